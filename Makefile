@@ -1,0 +1,52 @@
+# Everything a user or a CI runs. The same targets serve a bare machine and one where ROS 2 is
+# sourced: tools/bootstrap.py makes the difference.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+EPISODES ?=
+SEED ?=
+TASK ?=
+CHECKPOINT ?=
+OUT ?= out/demo
+
+in_env := . tools/env.sh &&
+# Not the `colcon` of the system, which would run everything with the Python of the system.
+colcon := python -m colcon
+# Python modules are not listed: --symlink-install runs them from the source tree.
+built_from := $(shell find vla_msgs launch config models resource -type f 2>/dev/null) \
+    package.xml setup.py setup.cfg colcon_defaults.yaml
+demo_options := $(if $(EPISODES),--episodes $(EPISODES)) $(if $(SEED),--seed $(SEED)) \
+    $(if $(TASK),--task '$(TASK)') $(if $(CHECKPOINT),--checkpoint '$(CHECKPOINT)') \
+    --out '$(OUT)'
+
+.PHONY: help setup build demo test lint clean always
+
+help:  ## show this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 16
+	@echo 'EPISODES=n SEED=n TASK="pick red" CHECKPOINT=folder OUT=folder select what make demo runs'
+
+# Runs every time, and writes the stamp only when something changed.
+.venv/.ready: always
+	@$(PYTHON) tools/bootstrap.py
+
+setup: .venv/.ready  ## create .venv with the pinned requirements
+
+build/.ready: .venv/.ready $(built_from)
+	$(in_env) $(colcon) build
+	@touch $@
+
+build: build/.ready  ## set up, then build both packages with colcon
+
+demo: build  ## run the shipped policy on the simulated arm and report
+	$(in_env) python -m vla_policy_node.evaluation.demo $(demo_options)
+
+test: build  ## run the tests of both packages through colcon
+	@rm -rf build/*/test_results build/*/pytest.xml
+	$(in_env) { $(colcon) test; status=$$?; $(colcon) test-result --verbose && exit $$status; }
+
+lint: .venv/.ready  ## ruff and the import contracts
+	$(in_env) python -m ruff check . && lint-imports --no-cache
+
+clean:  ## remove what was built; .venv stays
+	rm -rf build install log
