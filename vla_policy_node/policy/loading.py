@@ -1,0 +1,194 @@
+"""A checkpoint directory -> HFPolicy; everything that can be refused is, before weights load."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoConfig
+from transformers import AutoModelForImageTextToText
+from transformers import AutoProcessor
+from transformers import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+from transformers import PretrainedConfig
+
+from vla_policy_node.action_tokenizer import ActionTokenizer
+from vla_policy_node.action_tokenizer import build_action_tokenizer
+from vla_policy_node.action_tokenizer import text_number_ids
+from vla_policy_node.policy.checkpoint import one_line
+from vla_policy_node.policy.checkpoint import read_checkpoint
+from vla_policy_node.policy.checkpoint import read_json
+from vla_policy_node.policy.checkpoint import resolve_checkpoint
+from vla_policy_node.policy.decoding import DECODINGS
+from vla_policy_node.policy.hf_policy import HFPolicy
+from vla_policy_node.policy.hf_policy import LoadedModel
+from vla_policy_node.policy.quantization import bitsandbytes_config
+from vla_policy_node.policy.quantization import check_quantized
+from vla_policy_node.policy.quantization import plan_quantization
+from vla_policy_node.policy.quantization import QUANTIZATIONS
+from vla_policy_node.policy.types import PolicyError
+from vla_policy_node.vla_config import VlaConfig
+
+DTYPES = {
+    'bfloat16': torch.bfloat16,
+    'float32': torch.float32,
+    'float16': torch.float16,
+}
+# A checkpoint is data: its own Python code is never run, nor is anyone asked whether to.
+_DATA_ONLY = {'trust_remote_code': False, 'local_files_only': True}
+
+
+def load(
+    checkpoint: str | Path,
+    *,
+    device: str,
+    quantization: str,
+    dtype: str,
+    unnorm_key: str | None,
+    decoding: str | None,
+) -> HFPolicy:
+    """See ``vla_policy_node.policy.load_policy``."""
+    if decoding is not None:
+        _check_choice('decoding', decoding, DECODINGS)
+    loaded = load_model(
+        checkpoint, device=device, quantization=quantization, dtype=dtype, unnorm_key=unnorm_key
+    )
+    return HFPolicy(loaded, decoding)
+
+
+def load_model(
+    checkpoint: str | Path,
+    *,
+    device: str = 'cpu',
+    quantization: str = 'nf4',
+    dtype: str = 'bfloat16',
+    unnorm_key: str | None = None,
+) -> LoadedModel:
+    """Load a checkpoint's model and everything that belongs to it; see ``load_policy``."""
+    _check_choice('quantization', quantization, QUANTIZATIONS)
+    _check_choice('dtype', dtype, tuple(DTYPES))
+    _check_device(device)
+    directory = resolve_checkpoint(checkpoint)
+    vla_config = read_checkpoint(directory)
+    unnorm_key, action_space = vla_config.build_action_space(unnorm_key)
+    config = _model_config(directory)
+    processor = load_processor(directory)
+    tokenizer = load_action_tokenizer(vla_config, processor.tokenizer)
+    plan = None
+    settings: dict[str, Any] = {'dtype': DTYPES[dtype]}
+    if quantization != 'none':
+        plan = plan_quantization(config, quantization, device)
+        settings['quantization_config'] = bitsandbytes_config(plan, quantization, DTYPES[dtype])
+    model = _load_weights(directory, config, device, settings)
+    return LoadedModel(
+        model=model,
+        processor=processor,
+        tokenizer=tokenizer,
+        config=vla_config,
+        action_space=action_space,
+        unnorm_key=unnorm_key,
+        checkpoint_name=directory.resolve().name,
+        quantization=quantization,
+        quantized_layers=check_quantized(model, plan, quantization) if plan else 0,
+        refused_layers=len(plan.refused) if plan else 0,
+        device=device,
+        dtype=DTYPES[dtype],
+    )
+
+
+def load_processor(directory: Path) -> Any:
+    """Return the checkpoint's processor, with a tokenizer and an image processor."""
+    try:
+        processor = AutoProcessor.from_pretrained(directory, **_DATA_ONLY)
+    except (OSError, ValueError, TypeError, ImportError, KeyError, AttributeError) as error:
+        raise PolicyError(
+            f"{directory} has no usable processor ({one_line(error)}); save the model's "
+            'processor there, one that works without torchvision'
+        ) from error
+    for part in ('tokenizer', 'image_processor'):
+        if not hasattr(processor, part):
+            raise PolicyError(
+                f'expected {directory} to hold a processor with a {part}, found '
+                f'{type(processor).__name__}; save the whole processor of the model there'
+            )
+    return processor
+
+
+def load_action_tokenizer(config: VlaConfig, tokenizer: Any) -> ActionTokenizer:
+    """Build the scheme of the checkpoint; tokenizer: the model's own, for the text scheme."""
+    if config.tokenizer.scheme != 'text':
+        return build_action_tokenizer(config.tokenizer)
+    numbers = text_number_ids(
+        lambda text: tokenizer.encode(text, add_special_tokens=False), config.tokenizer.separator
+    )
+    return build_action_tokenizer(config.tokenizer, **numbers)
+
+
+def _check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    """Raise PolicyError listing the allowed values."""
+    if value not in allowed:
+        raise PolicyError(f'expected {name} to be one of {", ".join(allowed)}, found {value!r}')
+
+
+def _check_device(device: str) -> None:
+    """Raise PolicyError unless the device exists."""
+    n_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    allowed = ['cpu', *(['cuda'] if n_gpus else []), *(f'cuda:{i}' for i in range(n_gpus))]
+    if device not in allowed:
+        raise PolicyError(
+            f'expected device to be one of {", ".join(allowed)} on this machine, found {device!r}'
+        )
+
+
+def _model_config(directory: Path) -> PretrainedConfig:
+    """Return the configuration of a model that transformers itself implements."""
+    raw = read_json(directory / 'config.json')
+    kind = raw.get('model_type')
+    try:
+        config = AutoConfig.from_pretrained(directory, **_DATA_ONLY)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        reason = one_line(error)
+        if 'auto_map' in raw:
+            reason = 'it brings its own Python code (auto_map), which is never run'
+        raise PolicyError(
+            f'cannot read the configuration of model type {kind!r} in {directory}: {reason}; '
+            'use a model type that transformers implements'
+        ) from error
+    if type(config) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
+        raise PolicyError(
+            f'expected a model that takes images and text and writes text, found model type '
+            f'{kind!r} in {directory}'
+        )
+    if getattr(config, 'quantization_config', None) is not None:
+        raise PolicyError(
+            f'the weights in {directory} are already quantised; give the original checkpoint '
+            'and choose the quantization when loading'
+        )
+    return config
+
+
+def _load_weights(
+    directory: Path, config: PretrainedConfig, device: str, settings: dict[str, Any]
+) -> nn.Module:
+    """Return the model on its device, with every one of its weights from the checkpoint."""
+    try:
+        model, report = AutoModelForImageTextToText.from_pretrained(
+            directory,
+            config=config,
+            use_safetensors=True,
+            device_map={'': device},
+            output_loading_info=True,
+            **settings,
+            **_DATA_ONLY,
+        )
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise PolicyError(
+            f'cannot load the weights in {directory}: {one_line(error)}'
+        ) from error
+    # transformers fills what is missing with random numbers and only warns.
+    missing = sorted(report['missing_keys'])
+    if missing:
+        raise PolicyError(
+            f'{directory} lacks {len(missing)} weights of the model, the first is {missing[0]}; '
+            'the checkpoint is incomplete'
+        )
+    return model.eval()
