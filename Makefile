@@ -38,12 +38,15 @@ build/.ready: .venv/.ready $(built_from)
 
 build: build/.ready  ## set up, then build both packages with colcon
 
+# Segments of killed processes would fill the shared memory of a container; those in use stay.
+clean_shm := { fastdds shm clean >/dev/null 2>&1 || true; } &&
+
 demo: build  ## run the shipped policy on the simulated arm and report
-	$(in_env) python -m vla_policy_node.evaluation.demo $(demo_options)
+	$(in_env) $(clean_shm) python -m vla_policy_node.evaluation.demo $(demo_options)
 
 test: build  ## run the tests of both packages through colcon
 	@rm -rf build/*/test_results build/*/pytest.xml
-	$(in_env) { $(colcon) test; status=$$?; $(colcon) test-result --verbose && exit $$status; }
+	$(in_env) $(clean_shm) { $(colcon) test; status=$$?; $(colcon) test-result --verbose && exit $$status; }
 
 lint: .venv/.ready  ## ruff and the import contracts
 	$(in_env) python -m ruff check . && lint-imports --no-cache
