@@ -28,6 +28,8 @@ help:  ## show this list
 
 # Runs every time, and writes the stamp only when something changed.
 .venv/.ready: always
+	@command -v $(PYTHON) >/dev/null || { echo 'set-up: expected Python 3.10 to 3.13 as' \
+	    '$(PYTHON), found none; run: sudo apt-get install -y python3' >&2; exit 1; }
 	@$(PYTHON) tools/bootstrap.py
 
 setup: .venv/.ready  ## create .venv with the pinned requirements
