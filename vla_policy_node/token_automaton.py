@@ -9,6 +9,7 @@ nothing of actions.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -106,7 +107,7 @@ class TokenAutomaton:
                 f'{len(tokens)} tokens; decode until no token is legal')
         spans = []
         start = 0
-        for symbol, end in zip(symbols, ends):
+        for symbol, end in zip(symbols, ends, strict=True):
             spans.append((start, start + len(self.words[symbol])))
             start = end
         return Reading(symbols=tuple(symbols), spans=tuple(spans))
@@ -160,7 +161,7 @@ class TokenAutomaton:
 def find_clash(words: Sequence[Word]) -> tuple[int, int] | None:
     """Return two symbols of which one's word begins (or equals) the other's, or None."""
     order = sorted(range(len(words)), key=lambda symbol: words[symbol])
-    for first, second in zip(order, order[1:]):
+    for first, second in pairwise(order):
         if words[second][:len(words[first])] == words[first]:
             return first, second
     return None

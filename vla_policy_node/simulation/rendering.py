@@ -8,7 +8,6 @@ this package, before `mujoco` itself.
 import ctypes
 import os
 
-
 _LIBRARIES = {'egl': 'libEGL.so.1', 'osmesa': 'libOSMesa.so.8'}
 
 

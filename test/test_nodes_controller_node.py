@@ -1,0 +1,244 @@
+"""The controller node over real DDS: what it sends, when it is silent, whom it believes."""
+
+import time
+
+import pytest
+
+pytest.importorskip('rclpy')
+
+from geometry_msgs.msg import PoseStamped  # noqa: E402
+from geometry_msgs.msg import TwistStamped  # noqa: E402
+from nodes_bench import delta_chunk  # noqa: E402
+from nodes_bench import Graph  # noqa: E402
+from nodes_bench import overrides  # noqa: E402
+from nodes_bench import running_graph  # noqa: E402
+from nodes_bench import stamp  # noqa: E402
+from nodes_bench import wait_until  # noqa: E402
+from std_msgs.msg import Float64  # noqa: E402
+from std_srvs.srv import SetBool  # noqa: E402
+from vla_msgs.msg import ControllerStatus  # noqa: E402
+from vla_msgs.msg import EndEffectorDeltaChunk  # noqa: E402
+
+from vla_policy_node.nodes.controller_node import ControllerNode  # noqa: E402
+from vla_policy_node.nodes.parameters import ParameterError  # noqa: E402
+from vla_policy_node.nodes.status import CONTROLLER_TEXT  # noqa: E402
+
+NAME = '/controller_node'
+
+
+class Bench:
+    """A controller without a workspace box, and an ear on all that it publishes."""
+
+    def __init__(self, graph: Graph, **values) -> None:
+        settings = {'dry_run': False, 'pose_source': 'none', 'workspace_enabled': False, **values}
+        self.graph = graph
+        self.node = graph.add(ControllerNode(parameter_overrides=overrides(**settings)))
+        self.twists = graph.collect(TwistStamped, f'{NAME}/delta_twist_cmds')
+        self.poses = graph.collect(PoseStamped, f'{NAME}/target_pose')
+        self.grips = graph.collect(Float64, f'{NAME}/gripper_command')
+        self.statuses = graph.collect(ControllerStatus, f'{NAME}/status')
+        self.publisher = graph.node.create_publisher(
+            EndEffectorDeltaChunk, f'{NAME}/action_chunk', 1)
+        self.sequence = 0
+        wait_until(lambda: self.publisher.get_subscription_count() == 1)
+        wait_until(lambda: self.statuses)
+        wait_until(lambda: graph.node.count_publishers(f'{NAME}/gripper_command') == 1)
+
+    def enable(self, value: bool = True) -> None:
+        assert self.graph.call(SetBool, f'{NAME}/enable', SetBool.Request(data=value)).success
+
+    def act(self, **values) -> None:
+        self.sequence += 1
+        self.publisher.publish(delta_chunk(self.graph.node, self.sequence, **values))
+
+    def act_for(self, duration_s: float, **values) -> None:
+        end = time.monotonic() + duration_s
+        while time.monotonic() < end:
+            self.act(**values)
+            time.sleep(0.05)
+
+    def status(self) -> ControllerStatus:
+        return self.statuses[-1]
+
+
+@pytest.fixture
+def graph():
+    with running_graph() as graph:
+        yield graph
+
+
+@pytest.fixture
+def bench(graph):
+    return Bench(graph)
+
+
+def moving(twists) -> list:
+    return [twist for twist in twists if twist.twist.linear.x > 0]
+
+
+def test_an_enabled_controller_turns_a_delta_into_a_velocity(bench):
+    bench.enable()
+    bench.act_for(0.4)
+    last = moving(bench.twists)[-1]
+    assert last.twist.linear.x == pytest.approx(0.05)
+    assert last.header.frame_id == 'base'
+    assert bench.grips[0].data == 1.0
+
+
+def test_nothing_is_sent_before_it_is_enabled(bench):
+    bench.act_for(0.2)
+    wait_until(lambda: bench.status().chunks_rejected > 0)
+    assert bench.twists == [] and bench.grips == []
+    assert bench.status().state == ControllerStatus.DISABLED
+    assert 'not_enabled' in bench.status().last_rejection
+
+
+def test_a_dry_run_reports_commands_and_sends_none(graph):
+    bench = Bench(graph, dry_run=True)
+    bench.enable()
+    bench.act_for(0.3)
+    status = wait_until(lambda: next(
+        (s for s in bench.statuses if s.command.linear.x > 0.04), None))
+    assert status.dry_run and status.commands_sent == 0
+    assert bench.twists == [] and bench.grips == []
+
+
+def test_dry_run_is_the_default(graph):
+    node = graph.add(ControllerNode())
+    assert node.get_parameter('dry_run').value is True
+
+
+def test_without_a_fresh_action_zeros_follow_then_silence(bench):
+    bench.enable()
+    bench.act_for(0.2)
+    wait_until(lambda: bench.status().state == ControllerStatus.WAITING)
+    sent = len(bench.twists)
+    time.sleep(0.3)
+    assert len(bench.twists) == sent
+    zeros = bench.twists[-20:]
+    assert all(twist.twist.linear.x == 0 for twist in zeros)
+    assert len([t for t in bench.twists[-70:] if t.twist.linear.x == 0]) >= 20
+
+
+def test_a_fresh_action_after_the_silence_moves_again(bench):
+    bench.enable()
+    bench.act_for(0.1)
+    wait_until(lambda: bench.status().state == ControllerStatus.WAITING)
+    bench.twists.clear()
+    bench.act_for(0.2)
+    assert moving(bench.twists)
+
+
+def test_disabling_stops_and_only_enabling_moves_again(bench):
+    bench.enable()
+    bench.act_for(0.2)
+    bench.enable(False)
+    bench.act_for(0.9)
+    assert not moving(bench.twists[-20:])
+    bench.twists.clear()
+    bench.act_for(0.1)
+    assert bench.twists == []
+    bench.enable()
+    bench.act_for(0.2)
+    assert moving(bench.twists)
+
+
+def test_while_a_second_publisher_exists_nothing_is_believed(bench):
+    bench.enable()
+    second = bench.graph.node.create_publisher(
+        EndEffectorDeltaChunk, f'{NAME}/action_chunk', 1)
+    wait_until(lambda: bench.node.count_publishers(f'{NAME}/action_chunk') == 2)
+    bench.act_for(0.2)
+    wait_until(lambda: 'second_publisher' in bench.status().last_rejection)
+    assert bench.twists == []
+    bench.graph.node.destroy_publisher(second)
+
+
+def test_a_stale_observation_is_rejected_with_its_age(bench):
+    bench.enable()
+    bench.act(age_s=1.0)
+    wait_until(lambda: 'stale_observation' in bench.status().last_rejection)
+    assert bench.twists == []
+
+
+def test_an_action_in_another_frame_is_rejected(bench):
+    bench.enable()
+    bench.act(frame='world')
+    wait_until(lambda: "found 'world'" in bench.status().last_rejection)
+    assert bench.twists == []
+
+
+def test_a_chunk_is_answered_at_once_and_its_latency_reported(bench):
+    bench.enable()
+    bench.act()
+    status = wait_until(lambda: next((s for s in bench.statuses if s.chunks_accepted), None))
+    assert status.state == ControllerStatus.MOVING
+    assert 0 < status.camera_to_command_ms < 200
+
+
+def test_shutting_down_ends_with_zeros(bench):
+    bench.enable()
+    bench.act_for(0.2)
+    bench.node.close()
+    wait_until(lambda: bench.twists[-1].twist.linear.x == 0)
+    assert bench.node.controller.silent
+
+
+def test_without_a_pose_the_workspace_holds_the_tool_still(graph):
+    bench = Bench(graph, pose_source='topic', workspace_enabled=True)
+    bench.enable()
+    bench.act_for(0.2)
+    wait_until(lambda: bench.status().state == ControllerStatus.HOLDING)
+    assert not moving(bench.twists)
+
+
+def test_with_a_pose_from_the_topic_the_target_pose_advances(graph):
+    bench = Bench(graph, pose_source='topic', workspace_enabled=True, output_mode='pose')
+    publisher = graph.node.create_publisher(PoseStamped, f'{NAME}/tool_pose', 1)
+    wait_until(lambda: publisher.get_subscription_count() == 1)
+    pose = PoseStamped()
+    pose.header.frame_id = 'base'
+    pose.pose.position.x, pose.pose.position.z = 0.5, 0.3
+    pose.pose.orientation.w = 1.0
+    bench.enable()
+    for _ in range(8):
+        pose.header.stamp = stamp(graph.node)
+        publisher.publish(pose)
+        time.sleep(0.02)
+        bench.act()
+        time.sleep(0.03)
+    wait_until(lambda: bench.poses)
+    assert 0.5 < bench.poses[-1].pose.position.x < 0.56
+    assert bench.twists == []
+
+
+def test_a_pose_in_another_frame_is_not_used(graph):
+    bench = Bench(graph, pose_source='topic', workspace_enabled=True)
+    publisher = graph.node.create_publisher(PoseStamped, f'{NAME}/tool_pose', 1)
+    wait_until(lambda: publisher.get_subscription_count() == 1)
+    pose = PoseStamped()
+    pose.header.frame_id = 'camera'
+    pose.pose.orientation.w = 1.0
+    bench.enable()
+    for _ in range(5):
+        pose.header.stamp = stamp(graph.node)
+        publisher.publish(pose)
+        bench.act()
+        time.sleep(0.03)
+    assert not moving(bench.twists)
+
+
+def test_a_workspace_without_a_pose_source_is_refused(graph):
+    with pytest.raises(ValueError, match='pose_source: expected topic or tf'):
+        graph.add(ControllerNode(parameter_overrides=overrides(pose_source='none')))
+
+
+def test_an_unknown_parameter_is_refused(graph):
+    with pytest.raises(ParameterError, match='did you mean'):
+        ControllerNode(parameter_overrides=overrides(max_linear_mp=0.1))
+
+
+def test_every_state_of_the_message_has_a_text():
+    states = {getattr(ControllerStatus, name) for name in (
+        'DISABLED', 'WAITING', 'MOVING', 'STOPPING', 'HOLDING', 'FAULT')}
+    assert states == set(CONTROLLER_TEXT)

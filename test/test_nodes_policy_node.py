@@ -1,0 +1,375 @@
+"""The policy node over real DDS with a fake policy: lifecycle, goals, frames, questions."""
+
+import threading
+import time
+
+import pytest
+
+pytest.importorskip('rclpy')
+
+from action_msgs.msg import GoalStatus  # noqa: E402
+from diagnostic_msgs.msg import DiagnosticArray  # noqa: E402
+from lifecycle_msgs.msg import State  # noqa: E402
+from lifecycle_msgs.msg import Transition  # noqa: E402
+from lifecycle_msgs.srv import ChangeState  # noqa: E402
+from lifecycle_msgs.srv import GetState  # noqa: E402
+from nodes_bench import FakePolicy  # noqa: E402
+from nodes_bench import Graph  # noqa: E402
+from nodes_bench import grey_image  # noqa: E402
+from nodes_bench import overrides  # noqa: E402
+from nodes_bench import running_graph  # noqa: E402
+from nodes_bench import wait_until  # noqa: E402
+from rclpy.action import ActionClient  # noqa: E402
+from sensor_msgs.msg import Image  # noqa: E402
+from vla_msgs.action import ExecuteInstruction  # noqa: E402
+from vla_msgs.msg import EndEffectorDeltaChunk  # noqa: E402
+from vla_msgs.msg import PolicyStatus  # noqa: E402
+from vla_msgs.srv import Ask  # noqa: E402
+
+from vla_policy_node.nodes.conversions import time_ns  # noqa: E402
+from vla_policy_node.nodes.policy_node import PolicyNode  # noqa: E402
+from vla_policy_node.policy import DecodeError  # noqa: E402
+
+NAME = '/policy_node'
+Result = ExecuteInstruction.Result
+
+
+class Bench:
+    """A policy node with a fake policy and a camera that the test may switch on."""
+
+    def __init__(self, graph: Graph, policy: FakePolicy, **values) -> None:
+        self.graph = graph
+        self.policy = policy
+        self.node = graph.add(PolicyNode(
+            lambda _: policy, parameter_overrides=overrides(**values)))
+        self.chunks = graph.collect(EndEffectorDeltaChunk, f'{NAME}/action_chunk', 1)
+        self.statuses = graph.collect(PolicyStatus, f'{NAME}/status')
+        self.camera = graph.node.create_publisher(Image, f'{NAME}/image', 1)
+        self.client = ActionClient(
+            graph.node, ExecuteInstruction, f'{NAME}/execute_instruction')
+        self.feedback: list = []
+        self._filming = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def change(self, transition: int) -> bool:
+        request = ChangeState.Request(transition=Transition(id=transition))
+        return self.graph.call(ChangeState, f'{NAME}/change_state', request).success
+
+    def start(self) -> 'Bench':
+        assert self.change(Transition.TRANSITION_CONFIGURE)
+        assert self.change(Transition.TRANSITION_ACTIVATE)
+        wait_until(lambda: self.camera.get_subscription_count() == 1)
+        wait_until(self.client.server_is_ready)
+        wait_until(lambda: self.graph.node.count_publishers(f'{NAME}/action_chunk') == 1)
+        return self
+
+    def state(self) -> int:
+        return self.graph.call(
+            GetState, f'{NAME}/get_state', GetState.Request()).current_state.id
+
+    def show(self, level: int = 128, age_s: float = 0.0) -> None:
+        self.camera.publish(grey_image(self.graph.node, level, age_s))
+
+    def film(self, period_s: float = 0.02, **values) -> None:
+        """Show frames in the background until the test ends."""
+        def run():
+            while not self._filming.wait(period_s):
+                self.show(**values)
+        self._thread = threading.Thread(target=run, daemon=True)
+        self._thread.start()
+
+    def send(self, instruction: str = 'touch it', duration_s: int = 0):
+        goal = ExecuteInstruction.Goal(instruction=instruction)
+        goal.max_duration.sec = duration_s
+        return self.graph.result(self.client.send_goal_async(
+            goal, feedback_callback=lambda message: self.feedback.append(message.feedback)))
+
+    def result(self, handle):
+        return self.graph.result(handle.get_result_async())
+
+    def status(self) -> PolicyStatus:
+        return wait_until(lambda: self.statuses)[-1]
+
+    def stop(self) -> None:
+        self._filming.set()
+        if self._thread is not None:
+            self._thread.join()
+
+
+@pytest.fixture
+def make_bench():
+    benches = []
+    with running_graph() as graph:
+        def make(policy: FakePolicy | None = None, **values) -> Bench:
+            benches.append(Bench(graph, policy or FakePolicy(), **values))
+            return benches[-1]
+        yield make
+        for bench in benches:
+            bench.stop()
+
+
+def test_an_instruction_turns_frames_into_chunks(make_bench):
+    bench = make_bench().start()
+    bench.send()
+    frame = grey_image(bench.graph.node, 50)
+    bench.camera.publish(frame)
+    chunk = wait_until(lambda: bench.chunks)[0]
+    assert chunk.header.frame_id == 'base'
+    assert chunk.period.nanosec == 50_000_000
+    assert chunk.deltas[0].translation.x == 0.01
+    assert chunk.deltas[0].gripper == 1.0
+    assert list(chunk.token_ids) == [0, 1, 2, 3, 4, 5, 6]
+    assert chunk.plan == '50'
+    assert chunk.observation_stamp == frame.header.stamp
+
+
+def test_without_an_instruction_no_chunk_is_published(make_bench):
+    bench = make_bench().start()
+    bench.film()
+    time.sleep(0.3)
+    assert bench.chunks == [] and bench.policy.instructions == []
+
+
+def test_the_sequence_of_chunks_increases(make_bench):
+    bench = make_bench().start()
+    bench.film()
+    bench.send()
+    wait_until(lambda: len(bench.chunks) >= 4)
+    sequences = [chunk.sequence for chunk in bench.chunks]
+    assert sequences == sorted(set(sequences))
+
+
+def test_the_policy_is_paced_by_the_period_of_its_action_space(make_bench):
+    bench = make_bench().start()
+    bench.film(period_s=0.005)
+    bench.send()
+    wait_until(lambda: bench.chunks)
+    bench.chunks.clear()
+    time.sleep(0.5)
+    assert 2 <= len(bench.chunks) <= 11
+
+
+def test_while_it_thinks_older_frames_are_superseded(make_bench):
+    bench = make_bench(FakePolicy(delay_s=0.1)).start()
+    bench.film(period_s=0.01)
+    bench.send()
+    wait_until(lambda: bench.status().chunks_published >= 3)
+    status = bench.status()
+    assert status.frames_superseded > 5
+    assert status.camera_to_chunk_ms < 250
+
+
+def test_a_stale_frame_gives_a_status_and_no_chunk(make_bench):
+    bench = make_bench(image_timeout_s=0.1).start()
+    bench.send()
+    bench.show(age_s=0.5)
+    wait_until(lambda: bench.status().state == PolicyStatus.STALE_IMAGE)
+    assert 'at most 0.100 s old' in bench.status().state_text
+    assert bench.chunks == []
+
+
+def test_without_fresh_frames_the_instruction_ends(make_bench):
+    bench = make_bench(image_wait_s=0.3).start()
+    response = bench.result(bench.send())
+    assert response.status == GoalStatus.STATUS_ABORTED
+    assert response.result.error_code == Result.NO_FRESH_IMAGE
+    assert 'no camera frame has come' in response.result.error_msg
+
+
+def test_a_failed_decode_publishes_nothing_and_is_counted(make_bench):
+    bench = make_bench(FakePolicy(script=(DecodeError('no bin'),))).start()
+    bench.send()
+    bench.show()
+    wait_until(lambda: bench.status().decode_failures == 1)
+    assert bench.status().state == PolicyStatus.DECODE_FAILED
+    assert bench.chunks == []
+
+
+def test_failed_decodes_in_a_row_end_the_instruction(make_bench):
+    bench = make_bench(
+        FakePolicy(script=(DecodeError('no bin'),) * 9), max_decode_failures=3).start()
+    bench.film()
+    response = bench.result(bench.send())
+    assert response.result.error_code == Result.DECODE_FAILED
+    assert '3 times in a row: no bin' in response.result.error_msg
+    assert bench.chunks == []
+
+
+def test_failed_decodes_with_good_ones_between_do_not_end_it(make_bench):
+    error = DecodeError('no bin')
+    bench = make_bench(
+        FakePolicy(script=(error, error, False) * 3), max_decode_failures=3).start()
+    bench.film()
+    bench.send()
+    wait_until(lambda: len(bench.policy.script) == 0)
+    wait_until(lambda: bench.status().chunks_published > 4)
+
+
+def test_an_instruction_ends_when_the_policy_says_so(make_bench):
+    bench = make_bench(FakePolicy(script=(False, False, True))).start()
+    bench.film()
+    response = bench.result(bench.send())
+    assert response.status == GoalStatus.STATUS_SUCCEEDED
+    assert (response.result.error_code, response.result.steps) == (Result.NONE, 3)
+    wait_until(lambda: bench.chunks and bench.chunks[-1].deltas[0].terminate)
+    wait_until(lambda: bench.status().state == PolicyStatus.IDLE)
+
+
+def test_the_client_is_told_about_each_chunk(make_bench):
+    bench = make_bench(FakePolicy(script=(False, True))).start()
+    bench.film(level=9)
+    bench.result(bench.send())
+    wait_until(lambda: len(bench.feedback) == 2)
+    assert [message.steps for message in bench.feedback] == [1, 2]
+    assert bench.feedback[0].state == PolicyStatus.RUNNING
+    assert bench.feedback[0].plan == '9'
+
+
+def test_an_instruction_ends_when_its_time_is_up(make_bench):
+    bench = make_bench(max_duration_s=0.3).start()
+    bench.film()
+    response = bench.result(bench.send())
+    assert response.result.error_code == Result.TIMEOUT
+
+
+def test_a_cancelled_instruction_publishes_no_more(make_bench):
+    bench = make_bench().start()
+    bench.film()
+    handle = bench.send()
+    wait_until(lambda: bench.chunks)
+    bench.graph.result(handle.cancel_goal_async())
+    response = bench.result(handle)
+    assert response.status == GoalStatus.STATUS_CANCELED
+    assert response.result.error_code == Result.CANCELED
+    time.sleep(0.05)
+    bench.chunks.clear()
+    time.sleep(0.2)
+    assert bench.chunks == []
+
+
+def test_a_new_instruction_takes_over(make_bench):
+    bench = make_bench().start()
+    bench.film()
+    first = bench.send('touch it')
+    wait_until(lambda: bench.chunks)
+    bench.send('push it')
+    response = bench.result(first)
+    assert response.status == GoalStatus.STATUS_ABORTED
+    assert response.result.error_code == Result.PREEMPTED
+    wait_until(lambda: bench.status().instruction == 'push it')
+    wait_until(lambda: bench.policy.instructions[-1] == 'push it')
+
+
+def test_a_new_instruction_is_refused_where_that_is_wanted(make_bench):
+    bench = make_bench(on_new_goal='refuse').start()
+    bench.film()
+    bench.send('touch it')
+    wait_until(lambda: bench.chunks)
+    assert not bench.send('push it').accepted
+    assert bench.status().instruction == 'touch it'
+
+
+@pytest.mark.parametrize('instruction', ['', '   ', 'a' * 100_000, 'a\x07b'])
+def test_an_unusable_instruction_is_refused_with_a_reason(make_bench, instruction):
+    bench = make_bench().start()
+    response = bench.result(bench.send(instruction))
+    assert response.result.error_code == Result.INVALID_INSTRUCTION
+    assert 'expected' in response.result.error_msg
+
+
+def test_an_inactive_node_refuses_instructions_with_a_reason(make_bench):
+    bench = make_bench()
+    assert bench.change(Transition.TRANSITION_CONFIGURE)
+    wait_until(bench.client.server_is_ready)
+    response = bench.result(bench.send())
+    assert response.result.error_code == Result.NOT_ACTIVE
+
+
+def test_deactivating_ends_the_instruction_and_cleanup_frees_the_model(make_bench):
+    bench = make_bench().start()
+    bench.film()
+    handle = bench.send()
+    wait_until(lambda: bench.chunks)
+    assert bench.change(Transition.TRANSITION_DEACTIVATE)
+    assert bench.result(handle).result.error_code == Result.NOT_ACTIVE
+    assert bench.change(Transition.TRANSITION_CLEANUP)
+    assert bench.policy.closed
+    bench.chunks.clear()
+    time.sleep(0.2)
+    assert bench.chunks == []
+
+
+def test_it_can_be_configured_again_after_a_cleanup(make_bench):
+    bench = make_bench().start()
+    assert bench.change(Transition.TRANSITION_DEACTIVATE)
+    assert bench.change(Transition.TRANSITION_CLEANUP)
+    bench.start()
+    bench.film()
+    bench.send()
+    wait_until(lambda: bench.chunks)
+
+
+def test_a_policy_that_ignores_its_image_is_not_configured(make_bench, capfd):
+    bench = make_bench(FakePolicy(blind=True))
+    assert not bench.change(Transition.TRANSITION_CONFIGURE)
+    assert bench.state() == State.PRIMARY_STATE_UNCONFIGURED
+    assert 'black and a white image' in capfd.readouterr().err
+    wait_until(lambda: 'black and a white' in bench.status().state_text)
+
+
+def test_a_missing_checkpoint_is_named_and_the_transition_refused(make_bench, capfd):
+    bench = make_bench()
+    bench.node._make_policy = PolicyNode.__init__.__defaults__[0]
+    assert not bench.change(Transition.TRANSITION_CONFIGURE)
+    assert 'expected a checkpoint directory' in capfd.readouterr().err
+
+
+def test_lost_frames_are_estimated_from_their_stamps(make_bench):
+    bench = make_bench().start()
+    for index in (8, 7, 6, 5, 4, 3, 0):
+        bench.show(age_s=0.1 * index)
+        time.sleep(0.02)
+    wait_until(lambda: bench.status().frames_lost == 2)
+
+
+def test_a_question_is_answered_about_the_newest_frame(make_bench):
+    bench = make_bench(image_timeout_s=2.0).start()
+    bench.film(level=33)
+    wait_until(lambda: bench.status().frames_received > 0)
+    answer = bench.graph.call(
+        Ask, f'{NAME}/ask', Ask.Request(question='how bright?', max_new_tokens=7))
+    assert answer.success and answer.answer == 'how bright? 33 7'
+    age_ns = bench.graph.node.get_clock().now().nanoseconds - time_ns(answer.observation_stamp)
+    assert 0 < age_ns < 2_000_000_000
+
+
+def test_a_question_without_a_frame_gets_a_reason(make_bench):
+    answer = make_bench().start().graph.call(
+        Ask, f'{NAME}/ask', Ask.Request(question='how bright?'))
+    assert not answer.success
+    assert 'no frame has come' in answer.message
+
+
+def test_a_question_does_not_end_a_running_instruction(make_bench):
+    bench = make_bench().start()
+    bench.film()
+    bench.send()
+    wait_until(lambda: bench.chunks)
+    assert bench.graph.call(Ask, f'{NAME}/ask', Ask.Request(question='how bright?')).success
+    bench.chunks.clear()
+    wait_until(lambda: len(bench.chunks) > 3)
+
+
+def test_diagnostics_name_the_node_and_its_counters(make_bench):
+    bench = make_bench().start()
+    arrays = bench.graph.collect(DiagnosticArray, '/diagnostics')
+    status = wait_until(lambda: arrays and arrays[-1].status[0])
+    assert status.name == NAME
+    assert {'frames_received', 'linear4bit_layers'} <= {item.key for item in status.values}
+
+
+def test_every_state_of_the_message_has_a_text():
+    from vla_policy_node.nodes.status import POLICY_TEXT
+    assert set(POLICY_TEXT) == {getattr(PolicyStatus, name) for name in (
+        'UNCONFIGURED', 'INACTIVE', 'IDLE', 'RUNNING', 'WAITING_FOR_IMAGE', 'STALE_IMAGE',
+        'DECODE_FAILED', 'FAULT')}

@@ -1,0 +1,1 @@
+"""rclpy nodes: parameters, topics, timers, lifecycle, diagnostics; the thinking is elsewhere."""
