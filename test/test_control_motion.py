@@ -158,7 +158,7 @@ def test_the_states_are_those_of_the_message_and_each_has_a_text():
     ({'command_timeout_s': 0.0}, 'command_timeout_s: expected 0.02 to 5, found 0.0'),
     ({'max_linear_mps': float('nan')}, 'max_linear_mps: expected 0.0001 to 2, found nan'),
     ({'zero_hold_s': 0.1}, 'zero_hold_s: expected 0.5 to 5, found 0.1'),
-    ({'overrun_s': 0.4}, 'overrun_s: expected at most command_timeout_s = 0.3, found 0.4'),
+    ({'overrun_s': 0.6}, 'overrun_s: expected at most command_timeout_s = 0.5, found 0.6'),
     ({'base_frame': ''}, "base_frame: expected the name of a frame, found ''"),
     ({'workspace_min_m': (0.9, 0.0, 0.0)}, 'workspace_min_m: expected finite and below'),
     ({'workspace_max_m': (0.9, 0.0)}, 'expected 3 numbers x, y, z each, found 3 and 2'),

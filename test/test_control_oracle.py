@@ -166,7 +166,7 @@ def spoil(bench, spoiler):
 @settings(max_examples=400, deadline=None)
 @given(spoilers)
 def test_every_malformed_chunk_is_rejected_and_none_moves_the_robot(spoiler):
-    bench = Bench()
+    bench = Bench(command_timeout_s=0.3)
     assert bench.send() is None
     bench.controller.stop('')
     bench.run(0.8)

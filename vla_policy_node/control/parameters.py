@@ -55,7 +55,7 @@ class ControlParameters:
 
     base_frame: str = 'base'
     command_period_s: float = 0.02
-    command_timeout_s: float = 0.3
+    command_timeout_s: float = 0.5
     max_clock_skew_s: float = 0.05
     overrun_s: float = 0.1
     zero_hold_s: float = 0.5
@@ -65,7 +65,7 @@ class ControlParameters:
     max_chunk_length: int = 64
     max_linear_mps: float = 0.25
     max_angular_radps: float = 1.0
-    max_linear_mps2: float = 2.0
+    max_linear_mps2: float = 4.0
     max_angular_radps2: float = 8.0
     max_delta_m: float = 0.05
     max_delta_rad: float = 0.3

@@ -4,7 +4,7 @@ from vla_policy_node.nodes.parameters import Declared
 
 PARAMETERS = (
     Declared(
-        name='camera_rate_hz', default=15.0, minimum=0.5, maximum=60.0,
+        name='camera_rate_hz', default=30.0, minimum=0.5, maximum=60.0,
         description='Rate of the camera images [Hz].'),
     Declared(
         name='state_rate_hz', default=50.0, minimum=1.0, maximum=100.0,
