@@ -45,7 +45,7 @@ SUMMARY = {
     'policy_hz': 5.25,
     'latency_ms': {'p50': 80.0, 'p95': 120.0, 'p99': 131.0},
     'model_ms': {name: {'p50': 10.0} for name in ('preprocess', 'vision', 'prefill', 'decode')},
-    'frames': {'published': 600, 'received': 599, 'superseded': 480, 'lost': 1, 'rejected': 0},
+    'frames': {'published': 600, 'received': 599, 'dropped': 1, 'superseded': 480, 'rejected': 0},
     'chunks': {'published': 96, 'accepted': 95, 'rejected': 1, 'decode_failures': 0,
                'last_rejection': 'too old'},
     'quantization': 'nf4',
@@ -63,7 +63,7 @@ UNMEASURED = {
     'policy_hz': None,
     'latency_ms': {'p50': None, 'p95': None, 'p99': None},
     'model_ms': {},
-    'frames': dict.fromkeys(('published', 'received', 'superseded', 'lost', 'rejected')),
+    'frames': dict.fromkeys(('published', 'received', 'dropped', 'superseded', 'rejected')),
     'floors': {},
 }
 

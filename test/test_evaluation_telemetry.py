@@ -7,9 +7,9 @@ import pytest
 from vla_policy_node.evaluation.telemetry import Telemetry
 
 
-def _policy(frames=0, superseded=0, lost=0, chunks=0, total_ms=0.0):
+def _policy(frames=0, superseded=0, chunks=0, total_ms=0.0):
     return SimpleNamespace(
-        frames_received=frames, frames_superseded=superseded, frames_lost=lost,
+        frames_received=frames, frames_superseded=superseded,
         frames_rejected=0, chunks_published=chunks, decode_failures=0, preprocess_ms=1.0,
         vision_ms=2.0, prefill_ms=3.0, decode_ms=4.0, total_ms=total_ms)
 
@@ -49,13 +49,14 @@ def test_one_chunk_has_no_rate():
     assert telemetry.policy_hz() is None
 
 
-def test_frames_are_the_difference_between_the_first_and_the_last_pairing():
+def test_frames_are_counted_between_two_moments_at_which_the_camera_said_its_number():
     telemetry = Telemetry()
-    for now_s, frames, published in ((1.0, 100, 110), (2.0, 130, 140), (3.0, 159, 170)):
-        telemetry.on_policy_status(_policy(frames, superseded=frames // 2, lost=1), now_s)
-        telemetry.on_diagnostics([('camera', {'frames_published': str(published)})], now_s + 0.1)
+    for now_s, frames in ((1.0, 100), (2.0, 130), (3.0, 159)):
+        telemetry.on_policy_status(_policy(frames, superseded=frames // 2), now_s)
+    for now_s, published in ((0.5, 85), (1.5, 115), (2.5, 146), (3.5, 176)):
+        telemetry.on_diagnostics([('camera', {'frames_published': str(published)})], now_s)
     assert telemetry.frames() == {
-        'published': 60, 'received': 59, 'superseded': 29, 'lost': 0, 'rejected': 0}
+        'published': 31, 'received': 30, 'dropped': 1, 'superseded': 14, 'rejected': 0}
 
 
 def test_counters_read_long_apart_are_not_compared():

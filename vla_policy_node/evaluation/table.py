@@ -37,7 +37,7 @@ def success_table(summary: Mapping) -> Table:
     table.add_column('task', no_wrap=True)
     table.add_column('policy, live\n[95 % interval]', style='bold', no_wrap=True)
     for name in floors:
-        table.add_column(f'{_SHORT.get(name, FLOOR_NAMES[name])}*', no_wrap=True)
+        table.add_column(_SHORT.get(name, FLOOR_NAMES[name]), no_wrap=True)
     for verb, entry in summary['per_task'].items():
         table.add_row(verb, rate_text(entry), *(
             _count(floor['per_task'].get(verb)) for floor in floors.values()))
@@ -58,7 +58,7 @@ def measurement_rows(summary: Mapping) -> Sequence[tuple[str, str]]:
         ('policy rate', number(summary['policy_hz'], 'Hz', 1)),
         ('camera stamp to command', '  '.join(
             f'{name} {number(value, "ms")}' for name, value in latency.items())),
-        ('frames', _counts(frames, ('published', 'received', 'superseded', 'lost', 'rejected'))),
+        ('frames', _counts(frames, tuple(frames))),
         ('chunks', _counts(chunks, ('published', 'accepted', 'rejected', 'decode_failures'))),
         ('quantization', f"{summary['quantization']}, {layers} layers in 4 bit"),
     )
@@ -69,7 +69,8 @@ def terminal_summary(summary: Mapping) -> Group:
     facts = Table.grid(padding=(0, 2))
     for name, value in measurement_rows(summary):
         facts.add_row(Text(name, style='dim'), value)
-    note = Text('* lock-step: the simulation waits for the policy; same scenes, no ROS',
+    note = Text('live alone is real time over ROS; in the other columns the simulation waits for each'
+                ' action, on the same scenes',
                 style='dim')
     parts = [success_table(summary), note, Text(), facts]
     chunks = summary['chunks']

@@ -7,20 +7,17 @@ Knows nothing of rclpy: messages are duck-typed, times are seconds on the wall c
 from collections.abc import Iterable
 from collections.abc import Mapping
 
+import numpy as np
+
 from vla_policy_node.evaluation.statistics import percentiles
 
 # Counters of vla_msgs/PolicyStatus that are accounted for, by their name in the summary.
 _FRAME_COUNTERS = {
     'received': 'frames_received',
     'superseded': 'frames_superseded',
-    'lost': 'frames_lost',
     'rejected': 'frames_rejected',
 }
 _MODEL_TIMES = ('preprocess_ms', 'vision_ms', 'prefill_ms', 'decode_ms', 'total_ms')
-
-
-# Frame counters of two processes are compared only where both are this fresh.
-_PAIRING_S = 0.3
 
 
 class Telemetry:
@@ -34,11 +31,10 @@ class Telemetry:
         self._chunk_intervals_s: list[float] = []
         self._last_chunk_s: float | None = None
         self._policy: dict[str, int] = {}
-        self._policy_s = float('-inf')
         self._controller: dict[str, int | str] = {}
-        # (counters of the policy node with frames_published) at the first and last pairing.
-        self._first_frames: dict[str, int] | None = None
-        self._last_frames: dict[str, int] | None = None
+        # (time, counters of the policy node) and (time, frames published by the camera).
+        self._counted: list[tuple[float, dict[str, int]]] = []
+        self._published: list[tuple[float, int]] = []
 
     def on_controller_status(self, status: object) -> None:
         """Keep the latency of each accepted chunk once and the latest counters."""
@@ -61,7 +57,7 @@ class Telemetry:
             for name, values in self.model_ms.items():
                 values.append(getattr(status, name))
         self._policy = counters
-        self._policy_s = received_s
+        self._counted.append((received_s, counters))
 
     def on_chunk(self, received_s: float) -> None:
         """Note that a chunk arrived at a monotonic time."""
@@ -76,14 +72,11 @@ class Telemetry:
     def on_diagnostics(
         self, statuses: Iterable[tuple[str, Mapping[str, str]]], received_s: float,
     ) -> None:
-        """Keep the latest key values per name, and pair the frame counters."""
+        """Keep the latest key values per name, and how many frames were published when."""
         for name, values in statuses:
             self.diagnostics.setdefault(name, {}).update(values)
-            fresh = received_s - self._policy_s < _PAIRING_S
-            if 'frames_published' in values and fresh:
-                pair = {**self._policy, 'published': int(values['frames_published'])}
-                self._first_frames = self._first_frames or pair
-                self._last_frames = pair
+            if 'frames_published' in values:
+                self._published.append((received_s, int(values['frames_published'])))
 
     def value(self, key: str) -> str | None:
         """Return the latest diagnostic value of a key whichever node reported one, else None."""
@@ -98,12 +91,24 @@ class Telemetry:
         return len(self._chunk_intervals_s) / total_s if total_s > 0 else None
 
     def frames(self) -> dict[str, int | None]:
-        """Return frames published / received / superseded / lost / rejected; None: unknown."""
-        names = ('published', *_FRAME_COUNTERS)
-        first, last = self._first_frames, self._last_frames
-        if first is None or last is None:
+        """
+        Return frames published / received / dropped / superseded / rejected; None: unknown.
+
+        Two processes count, so the policy's counters are interpolated to the moments at which
+        the camera said how many it had published; that is exact to about one frame.
+        """
+        names = ('published', 'received', 'dropped', 'superseded', 'rejected')
+        times = [time_s for time_s, _ in self._counted]
+        known = [item for item in self._published if times and times[0] <= item[0] <= times[-1]]
+        if len(known) < 2:
             return dict.fromkeys(names)
-        return {name: last[name] - first[name] for name in names}
+        (first_s, first), (last_s, last) = known[0], known[-1]
+        counts = {'published': last - first}
+        for name in _FRAME_COUNTERS:
+            values = [counters[name] for _, counters in self._counted]
+            counts[name] = round(float(np.diff(np.interp([first_s, last_s], times, values))[0]))
+        counts['dropped'] = max(0, counts['published'] - counts['received'])
+        return {name: counts[name] for name in names}
 
     def summary(self) -> dict[str, object]:
         """Return the measured part of summary.json."""
