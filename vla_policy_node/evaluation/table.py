@@ -69,9 +69,9 @@ def terminal_summary(summary: Mapping) -> Group:
     facts = Table.grid(padding=(0, 2))
     for name, value in measurement_rows(summary):
         facts.add_row(Text(name, style='dim'), value)
-    note = Text('live alone is real time over ROS; in the other columns the simulation waits for each'
-                ' action, on the same scenes',
-                style='dim')
+    note = Text(
+        'live is real time over ROS; elsewhere the simulation waits for each action, on the'
+        ' same scenes', style='dim')
     parts = [success_table(summary), note, Text(), facts]
     chunks = summary['chunks']
     if (chunks.get('rejected') or 0) > _MANY_REJECTED * (chunks.get('published') or 0):
