@@ -15,7 +15,7 @@ def _job(tmp_path, **changes):
 
 @pytest.mark.integration
 def test_the_expert_succeeds_where_standing_still_does_not(tmp_path):
-    pytest.importorskip('mujoco')
+    pytest.importorskip('vla_policy_node.simulation')
     seen = []
     outcomes = floors.run_in_process(
         _job(tmp_path), ('expert', 'no_op'), tmp_path / 'floors.log', seen.append)
@@ -25,7 +25,7 @@ def test_the_expert_succeeds_where_standing_still_does_not(tmp_path):
 
 @pytest.mark.integration
 def test_floors_that_cannot_run_say_why(tmp_path):
-    pytest.importorskip('mujoco')
+    pytest.importorskip('vla_policy_node.simulation')
     with pytest.raises(floors.FloorError, match='exit code 1: .*none'):
         floors.run_in_process(
             _job(tmp_path), ('wrong_instruction',), tmp_path / 'floors.log', lambda _: None)

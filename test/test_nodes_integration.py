@@ -10,7 +10,7 @@ import time
 import pytest
 
 pytest.importorskip('rclpy')
-pytest.importorskip('mujoco')
+pytest.importorskip('vla_policy_node.simulation')
 
 from geometry_msgs.msg import PoseStamped  # noqa: E402
 from nodes_bench import delta_chunk  # noqa: E402
