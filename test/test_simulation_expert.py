@@ -1,5 +1,7 @@
 """The scripted expert does every task from the state alone; the floors below it fail."""
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -127,3 +129,29 @@ def test_a_tool_too_low_beside_the_block_rises_before_it_moves_sideways():
 def test_a_task_about_an_absent_block_is_refused():
     with pytest.raises(ValueError, match='there is no green block .*only: red, blue'):
         expert_action(_state(), Task('pick', 'green'))
+
+
+def _seen_through_a_blurred_eye(sim, task, rng, bias):
+    """Return the mean of the expert's actions over positions that are off by a centimetre."""
+    state = sim.state()
+    actions = []
+    for _ in range(16):
+        off = bias + rng.normal(0, 0.010, 3)
+        blocks = dict(state.blocks)
+        blocks[task.colour] = blocks[task.colour] + [off[0], off[1], 0.0]
+        blurred = replace(state, blocks=blocks, tool=state.tool + [0.0, 0.0, off[2]])
+        actions.append(expert_action(blurred, task))
+    return np.mean(actions, axis=0)
+
+
+@pytest.mark.parametrize('verb', ['touch', 'pick', 'push left', 'push right'])
+def test_the_mean_expert_over_an_uncertain_position_still_does_the_task(sim, verb):
+    task, succeeded = Task(verb, 'red'), 0
+    for seed in range(300, 306):
+        rng = np.random.default_rng(seed)
+        bias = rng.normal(0, 0.006, 3)
+        sim.reset(seed, task)
+        outcome = run_episode(
+            sim, task, lambda sim: _seen_through_a_blurred_eye(sim, task, rng, bias))  # noqa: B023
+        succeeded += outcome.succeeded
+    assert succeeded >= 5

@@ -4,6 +4,10 @@ The scripted expert: a proportional controller on the simulator's state.
 It has no memory, so it can be asked about any state for any task, and its phases are blended
 into each other, so a network that imitates it meets few sudden changes. Heights follow a funnel:
 the tool may be low only where it is horizontally close to where it has to come down.
+
+A network sees positions to about a centimetre and then acts on the mean of what the expert would
+do within that. So the funnel and the grasp are as wide as the physics allows, and neighbouring
+states do not get opposite actions: a narrow funnel makes such a mean hover above the block.
 """
 
 from dataclasses import dataclass
@@ -25,8 +29,12 @@ _LOW_M = 0.020        # tool height for grasping and pushing
 _LIFT_M = 0.16
 _TOUCH_M = BLOCK_SIZE_M + FINGER_TIP_BELOW_TOOL_M - 0.006
 _HELD_OPENING = 0.5   # a held block keeps the gripper at 0.44
-_PUSH_FROM_M = 0.050  # the tool comes down this far behind the block's centre
-_PUSH_TO_M = 0.030    # and then aims this far beyond it
+_PUSH_FROM_M = 0.055  # the tool comes down this far behind the block's centre
+_PUSH_TO_M = 0.040    # and then aims this far beyond it
+_NEAR_M = 0.022       # horizontal distance within which the tool may be low
+_FAR_M = 0.065        # and from which on it stays at hover height
+_GRASP_DISTANCE_M = 0.026
+_GRASP_HEIGHT_M = 0.016
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +66,7 @@ def expert_action(state: SceneState, task: Task, period_s: float = 0.2) -> np.nd
     if task.verb == 'touch':
         aim = _touch(state, block)
     elif task.verb == 'pick':
-        aim = _pick(state, block)
+        aim = _pick(state, block, holds=state.held == task.colour)
     else:
         aim = _push(state, block, 1.0 if task.verb == 'push left' else -1.0)
     return _towards(state, aim, task, period_s / _REFERENCE_PERIOD_S)
@@ -66,14 +74,12 @@ def expert_action(state: SceneState, task: Task, period_s: float = 0.2) -> np.nd
 
 def _towards(state: SceneState, aim: _Aim, task: Task, periods: float) -> np.ndarray:
     """Return the proportional step to an aim, rising before moving where the tool is too low."""
-    funnel = _ramp(aim.low_distance_m, 0.012, 0.055) * max(_HOVER_M - aim.z, 0.0)
+    funnel = _ramp(aim.low_distance_m, _NEAR_M, _FAR_M) * max(_HOVER_M - aim.z, 0.0)
     height = aim.z + funnel
-    too_low = _ramp(height - state.tool[2], 0.005, 0.04)
-    # Close to the place to come down, being somewhat low is harmless.
-    sideways = 1.0 - too_low * _ramp(aim.low_distance_m, 0.010, 0.030)
+    too_low = _ramp(height - state.tool[2], 0.01, 0.04)
     way = np.array([
-        (aim.x - state.tool[0]) * sideways,
-        (aim.y - state.tool[1]) * sideways,
+        (aim.x - state.tool[0]) * (1.0 - too_low),
+        (aim.y - state.tool[1]) * (1.0 - too_low),
         height - state.tool[2],
     ])
     gripper = aim.gripper
@@ -91,18 +97,20 @@ def _touch(state: SceneState, block: np.ndarray) -> _Aim:
     )
 
 
-def _pick(state: SceneState, block: np.ndarray) -> _Aim:
+def _pick(state: SceneState, block: np.ndarray, *, holds: bool) -> _Aim:
     """Come down around the block with the gripper open, close it, lift."""
     distance = float(np.hypot(*(block - state.tool)[:2]))
     grasp_height = block[2] - _HALF + _LOW_M
-    around = (1.0 - _ramp(distance, 0.010, 0.018)) * (
-        1.0 - _ramp(abs(state.tool[2] - grasp_height), 0.006, 0.018))
-    grasped = around * (1.0 - _ramp(state.gripper, _HELD_OPENING, _HELD_OPENING + 0.05))
-    # Closed fingers would come down on the block, so they stay above it until they are open.
-    shut = (1.0 - around) * (1.0 - _ramp(state.gripper, 0.55, 0.85))
+    above_grasp = state.tool[2] - grasp_height
+    around = distance < _GRASP_DISTANCE_M and above_grasp < _GRASP_HEIGHT_M
+    # Closed fingers would come down on the block, so they open above it; beside it they just open.
+    shut = _ramp(above_grasp, 0.025, 0.035) * (1.0 - _ramp(state.gripper, 0.55, 0.85))
     low = grasp_height + shut * (_HOVER_M - _LOW_M)
+    closed = 1.0 - _ramp(state.gripper, _HELD_OPENING, _HELD_OPENING + 0.05)
+    grasped = closed if around or holds else 0.0
     return _Aim(
-        x=block[0], y=block[1], z=low + grasped * (_LIFT_M - low), gripper=1.0 - around,
+        x=block[0], y=block[1], z=low + grasped * (_LIFT_M - low),
+        gripper=0.0 if around or grasped else 1.0,
         low_distance_m=distance * (1.0 - grasped),
     )
 
@@ -111,13 +119,13 @@ def _push(state: SceneState, block: np.ndarray, side: float) -> _Aim:
     """Come down on the block's far side with the gripper closed, then go through it."""
     across = abs(state.tool[0] - block[0])
     along = (state.tool[1] - block[1]) * side
-    behind = np.clip(along, -0.065, -(_HALF + 0.014))
     pushing = (
-        (1.0 - _ramp(state.tool[2], 0.030, 0.045))
-        * (1.0 - _ramp(across, 0.010, 0.020))
-        * (1.0 - _ramp(along, -0.024, -0.016))
+        (1.0 - _ramp(state.tool[2], 0.035, 0.055))
+        * (1.0 - _ramp(across, 0.020, 0.040))
+        * (1.0 - _ramp(along, -0.015, 0.0))
     )
     aim_along = -_PUSH_FROM_M + pushing * (_PUSH_FROM_M + _PUSH_TO_M)
+    behind = np.clip(along, -0.085, -(_HALF + 0.014))
     return _Aim(
         x=block[0], y=block[1] + side * aim_along, z=_LOW_M, gripper=0.0,
         low_distance_m=float(np.hypot(across, along - behind)) * (1.0 - pushing),

@@ -22,6 +22,7 @@ CONTROL_PERIOD_S = 0.01
 _PHYSICS_STEPS = round(CONTROL_PERIOD_S / scene.PHYSICS_STEP_S)
 _PARKED_Z_M = -5.0  # where absent blocks float, out of every camera's view
 _GRIPPER_ACTUATOR = len(scene.ARM_JOINTS)
+_OPEN_ABOVE, _CLOSE_BELOW = 0.6, 0.4
 
 
 class TabletopSim:
@@ -127,12 +128,18 @@ class TabletopSim:
         """
         Carry out one canonical action for one period of 0.2 s, then hold still.
 
+        The gripper is switched as a robot's controller does it: it opens above 0.6, closes below
+        0.4 and stays as it was in between.
+
         :param action: (7,) tool translation in m and rotation vector in rad, in `base`, gripper
             0 closed to 1 open.
         """
         action = _finite('action', action, 7)
         self.set_twist(action[:3] / ACTION_PERIOD_S, action[3:6] / ACTION_PERIOD_S)
-        self.set_gripper(action[6])
+        if action[6] > _OPEN_ABOVE:
+            self.set_gripper(1.0)
+        elif action[6] < _CLOSE_BELOW:
+            self.set_gripper(0.0)
         self.step(ACTION_PERIOD_S)
         self.set_twist(np.zeros(3))
 

@@ -60,11 +60,16 @@ class ActionConfig(_Section):
 
 
 class SceneSet(_Section):
-    """Scenes first..first+scenes-1 of the simulator, so many frames (0.2 s apart) of each."""
+    """
+    Scenes first..first+scenes-1 of the simulator, so many frames (0.2 s apart) of each.
+
+    motion: 'wander' through the scene, or 'grasp': begin at a block, take it and lift it.
+    """
 
     first: int = Field(ge=0)
     scenes: int = Field(gt=0)
     frames: int = Field(gt=0)
+    motion: Literal['wander', 'grasp'] = 'wander'
 
 
 class AlignmentStage(_Section):
@@ -134,6 +139,7 @@ class SimulateStage(_Section):
     kind: Literal['simulate']
     name: str
     scenes: SceneSet
+    repeat: int = Field(1, gt=0, description='how many times as often these frames are drawn')
 
 
 Stage = Annotated[

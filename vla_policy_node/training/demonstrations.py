@@ -26,7 +26,8 @@ NATIVE_SIZE = (480, 640)
 WANDER_LOWER = (0.36, -0.20, 0.02)
 WANDER_UPPER = (0.64, 0.20, 0.24)
 _MAX_STEP_M = 0.04
-
+_AT_BLOCK_M = 0.06
+_APPROACH_STEPS = 15
 
 def observe(sim: TabletopSim, camera: CameraConfig) -> np.ndarray:
     """Return the picture the policy sees, (H, W, 3) uint8, as execution prepares it."""
@@ -97,14 +98,45 @@ class Wanderer:
             self._goal = place + np.array([*rng.normal(0, 0.03, 2), rng.uniform(0.0, 0.09)])
 
 
+class Grasper:
+    """
+    Begins at a block and picks it up, slowly, with noise and sometimes a wrong gripper.
+
+    A wanderer rarely has a block between its fingers, and what to do then is the hardest part.
+    """
+
+    def __init__(self, rng: np.random.Generator) -> None:
+        self._rng = rng
+        self._task: Task | None = None
+        self._speed = float(rng.uniform(0.2, 1.0))
+
+    def action(self, sim: TabletopSim, _first: bool) -> np.ndarray:
+        """Return the next (7,) canonical delta."""
+        action = expert_action(sim.state(), self._task)
+        if self._rng.random() < 0.06:
+            action[6] = 1.0 - action[6]
+        action[:3] = self._speed * action[:3] + self._rng.normal(0.0, 0.004, 3)
+        return action
+
+    def approach(self, sim: TabletopSim) -> None:
+        """Choose a block and bring the tool, unrecorded, to somewhere about it."""
+        self._task = Task('pick', str(self._rng.choice(list(sim.state().blocks))))
+        for _ in range(_APPROACH_STEPS):
+            state = sim.state()
+            if np.linalg.norm(state.blocks[self._task.colour] - state.tool) < _AT_BLOCK_M:
+                return
+            sim.apply_delta(expert_action(state, self._task))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SceneRange:
-    """Scenes first..first+count-1 of a seed, `frames` frames each."""
+    """Scenes first..first+count-1 of a seed, `frames` frames each, moving as SceneSet says."""
 
     seed: int
     first: int
     count: int
     frames: int
+    motion: str = 'wander'
 
 
 def generate(scenes: SceneRange, camera: CameraConfig) -> Frames:
@@ -117,10 +149,18 @@ def _frames(sim: TabletopSim, scenes: SceneRange, camera: CameraConfig) -> Itera
     for scene in range(scenes.first, scenes.first + scenes.count):
         rng = np.random.default_rng((scenes.seed, scene))
         sim.reset(int(rng.integers(2**31)))
-        wanderer = Wanderer(rng)
+        mover = _mover(sim, rng, scenes.motion)
         for step in range(scenes.frames):
             yield label(sim, observe(sim, camera), scene)
-            sim.apply_delta(wanderer.action(sim, step == 0))
+            sim.apply_delta(mover.action(sim, step == 0))
+
+
+def _mover(sim: TabletopSim, rng: np.random.Generator, motion: str) -> Wanderer | Grasper:
+    if motion == 'wander':
+        return Wanderer(rng)
+    grasper = Grasper(rng)
+    grasper.approach(sim)
+    return grasper
 
 
 def generate_parallel(scenes: SceneRange, camera: CameraConfig, workers: int) -> Frames:
@@ -129,7 +169,8 @@ def generate_parallel(scenes: SceneRange, camera: CameraConfig, workers: int) ->
         return generate(scenes, camera)
     bounds = np.linspace(scenes.first, scenes.first + scenes.count, workers + 1).astype(int)
     parts = [
-        SceneRange(seed=scenes.seed, first=int(a), count=int(b - a), frames=scenes.frames)
+        SceneRange(seed=scenes.seed, first=int(a), count=int(b - a), frames=scenes.frames,
+                   motion=scenes.motion)
         for a, b in zip(bounds[:-1], bounds[1:], strict=True) if b > a
     ]
     context = multiprocessing.get_context('spawn')

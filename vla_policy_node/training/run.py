@@ -155,7 +155,7 @@ class Run:
     def _add_frames(self, stage: CollectStage | SimulateStage) -> None:
         """Extend the mixture by a stage's frames, made now unless the folder has them."""
         if isinstance(stage, SimulateStage):
-            frames, repeat = self._simulated('demonstrations', stage.scenes), 1
+            frames, repeat = self._simulated('demonstrations', stage.scenes), stage.repeat
         else:
             frames, repeat = self._collected(stage), stage.repeat
         self._note(frames)
@@ -217,7 +217,8 @@ class Run:
         if not path.exists():
             self._report({'stage': name, 'scenes': part.scenes})
             scenes = SceneRange(
-                seed=wanted.seed, first=part.first, count=part.scenes, frames=part.frames)
+                seed=wanted.seed, first=part.first, count=part.scenes, frames=part.frames,
+                motion=part.motion)
             generate_parallel(scenes, self.parts.camera, wanted.workers).save(path)
         return Frames.load(path)
 
