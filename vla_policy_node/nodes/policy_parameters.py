@@ -23,7 +23,7 @@ PARAMETERS = (
         description="How bins are chosen; empty for the checkpoint's own choice."),
     Declared(
         name='torch_num_threads', default=0, minimum=0, maximum=256,
-        description='CPU threads of torch; 0 leaves its default.'),
+        description='CPU threads of torch; 0 takes half of the processors.'),
     Declared(
         name='autostart', default=False,
         description='Configure and activate at start; a failure ends the process.'),
