@@ -117,6 +117,9 @@ def run_episode(
     Returns the result and the recorded messages (empty unless `record`).
     """
     instruction = client.reset(plan.seed, plan.task)
+    # The reset opens the gripper behind the controller's back; enabling makes it forget what it
+    # last told the gripper, or it would see no need to close it again.
+    client.enable(_RESULT_MARGIN_S)
     listener.episode_started(record)
     started = time.monotonic()
     handle = client.send_instruction(instruction, max_duration_s, _RESULT_MARGIN_S)
