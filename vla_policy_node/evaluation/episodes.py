@@ -43,7 +43,7 @@ class EpisodeResult:
     The outcome of one live episode.
 
     elapsed_s: wall time from goal to end. chunks: published for the instruction.
-    tool_path: (t [s], x, y, z [m] in the base frame) samples. target: what ended it.
+    tool_path: (t [s], x, y, z [m] in the base frame) samples. ending: what ended it.
     """
 
     plan: EpisodePlan

@@ -29,6 +29,7 @@ _MAX_STEP_M = 0.04
 _AT_BLOCK_M = 0.06
 _APPROACH_STEPS = 15
 
+
 def observe(sim: TabletopSim, camera: CameraConfig) -> np.ndarray:
     """Return the picture the policy sees, (H, W, 3) uint8, as execution prepares it."""
     return prepare(sim.render(), camera)
