@@ -7,6 +7,7 @@ greedily, action tokens by the expectation over their bins.
 """
 
 from collections.abc import Callable
+from collections.abc import Generator
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -51,24 +52,35 @@ class BatchPolicy:
         self, images: np.ndarray, instructions: Sequence[str]
     ) -> tuple[np.ndarray, np.ndarray]:
         """(M, H, W, 3) uint8 -> (M, 7) physical actions and (M, plan length) plans in [-1, 1]."""
+        prompts = [self._builder.action_prompt(words) for words in instructions]
         with torch.autocast('cpu', torch.bfloat16):
-            features = image_features(self._model, torch.from_numpy(images))
-            bins, expected = self._decode(*self._prompts(features, instructions))
+            bins, expected = self._decode(*self._embed(images, prompts))
         plan = self._values[bins[:, :self._actions.plan_length]]
         values = expected if self._expectation else self._values[bins]
         actions = values[:, -ACTION_DIM:].double().numpy()
         return self._stats.unnormalize(actions), plan.numpy()
 
-    def _prompts(
-        self, features: torch.Tensor, instructions: Sequence[str]
+    @torch.inference_mode()
+    def answer(self, images: np.ndarray, questions: Sequence[str], length: int) -> np.ndarray:
+        """(M, H, W, 3) uint8 -> (M, length) int64 ids, greedy over the whole vocabulary."""
+        prompts = [self._builder.question_prompt(text) for text in questions]
+        with torch.autocast('cpu', torch.bfloat16):
+            steps = self._steps(*self._embed(images, prompts))
+            hidden, ids = next(steps), []
+            for _ in range(length):
+                ids.append(self._model.lm_head(hidden).argmax(-1))
+                hidden = steps.send(ids[-1])
+        return torch.stack(ids, dim=1).numpy()
+
+    def _embed(
+        self, images: np.ndarray, prompts: Sequence[tuple[tuple[int, ...], tuple[int, ...]]]
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return left-padded (M, T, width) embeddings and the (M, T) attention mask."""
+        features = image_features(self._model, torch.from_numpy(images))
         embed = self._model.get_input_embeddings()
-        rows = []
-        for picture, words in zip(features, instructions, strict=True):
-            before, after = self._builder.action_prompt(words)
-            rows.append(torch.cat([
-                embed(torch.tensor(before)), picture.float(), embed(torch.tensor(after))]))
+        rows = [
+            torch.cat([embed(torch.tensor(before)), picture.float(), embed(torch.tensor(after))])
+            for picture, (before, after) in zip(features, prompts, strict=True)]
         longest = max(len(row) for row in rows)
         embeddings = torch.zeros(len(rows), longest, features.shape[-1])
         mask = torch.zeros(len(rows), longest, dtype=torch.long)
@@ -77,29 +89,38 @@ class BatchPolicy:
             seen[longest - len(row):] = 1
         return embeddings, mask
 
+    def _steps(
+        self, embeddings: torch.Tensor, mask: torch.Tensor
+    ) -> Generator[torch.Tensor, torch.Tensor, None]:
+        """Yield (M, width) last hidden states; send the (M,) ids that come next."""
+        positions = (mask.cumsum(1) - 1).clamp(min=0)
+        cache = None
+        while True:
+            output = self._model.model.language_model(
+                inputs_embeds=embeddings, attention_mask=mask, position_ids=positions,
+                past_key_values=cache, use_cache=True)
+            cache = output.past_key_values
+            ids = yield output.last_hidden_state[:, -1]
+            embeddings = self._model.get_input_embeddings()(ids)[:, None]
+            mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
+            positions = positions[:, -1:] + 1
+
     def _decode(
         self, embeddings: torch.Tensor, mask: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return (M, answer) int64 bins and (M, answer) float32 expected values."""
-        text = self._model.model.language_model
-        head = self._model.lm_head.weight[self._ids]
-        positions = (mask.cumsum(1) - 1).clamp(min=0)
-        cache, bins, expected = None, [], []
+        head = self._model.lm_head.weight[self._ids].float().T
+        steps = self._steps(embeddings, mask)
+        hidden, bins, expected = next(steps), [], []
         for place in range(self._actions.sequence_length):
-            output = text(
-                inputs_embeds=embeddings, attention_mask=mask, position_ids=positions,
-                past_key_values=cache, use_cache=True)
-            cache = output.past_key_values
-            logits = output.last_hidden_state[:, -1].float() @ head.float().T
+            logits = hidden.float() @ head
             value = logits.softmax(-1) @ self._values
             chosen = logits.argmax(-1)
             if self._expectation and self._actions.position(place).kind == 'action':
                 chosen = (self._values - value[:, None]).abs().argmin(-1)
             bins.append(chosen)
             expected.append(value)
-            embeddings = self._model.get_input_embeddings()(self._ids[chosen])[:, None]
-            mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
-            positions = positions[:, -1:] + 1
+            hidden = steps.send(self._ids[chosen])
         return torch.stack(bins, dim=1), torch.stack(expected, dim=1)
 
 
@@ -157,11 +178,13 @@ class ParallelEpisodes:
         self, episodes: Sequence[tuple[Task, int]], act: Act, *, max_steps: int,
         stop_at_success: bool = True,
         record: Callable[[TabletopSim, np.ndarray, Task], None] | None = None,
+        words: Callable[[Task], str] = lambda task: task.instruction,
     ) -> list[Outcome]:
         """
         Run (task, seed) episodes; `record` gets every frame before it is acted upon.
 
-        act: (M, H, W, 3) pictures and M instructions -> (M, 7) canonical actions.
+        act: (M, H, W, 3) pictures and M instructions -> (M, 7) canonical actions. words: what
+        is said for a task.
         """
         waiting, outcomes, running = list(reversed(episodes)), [], []
         free = list(self._slots)
@@ -170,19 +193,22 @@ class ParallelEpisodes:
                 slot = free.pop()
                 slot.begin(*waiting.pop())
                 running.append(slot)
-            self._step(running, act, record)
+            self._step(running, act, record, words)
             for slot in [s for s in running if _is_over(s, max_steps, stop_at_success)]:
                 outcomes.append(slot.outcome())
                 running.remove(slot)
                 free.append(slot)
         return outcomes
 
-    def _step(self, running: list[_Slot], act: Act, record: Callable | None) -> None:
+    def _step(
+        self, running: list[_Slot], act: Act, record: Callable | None,
+        words: Callable[[Task], str],
+    ) -> None:
         pictures = [observe(slot.sim, self._camera) for slot in running]
         if record is not None:
             for slot, picture in zip(running, pictures, strict=True):
                 record(slot.sim, picture, slot.task)
-        actions = act(np.stack(pictures), [slot.task.instruction for slot in running])
+        actions = act(np.stack(pictures), [words(slot.task) for slot in running])
         for slot, action in zip(running, actions, strict=True):
             slot.advance(action)
 
@@ -192,10 +218,16 @@ def _is_over(slot: _Slot, max_steps: int, stop_at_success: bool) -> bool:
 
 
 def balanced_episodes(
-    count: int, first_seed: int, verbs: Sequence[str] | None = None
+    count: int, first_seed: int, verbs: Sequence[str] | None = None,
+    excludes: Sequence[str] = (),
 ) -> list[tuple[Task, int]]:
-    """Return `count` episodes that take the tasks in turn, every one with its own seed."""
-    tasks = [task for task in TASKS if verbs is None or task.verb in verbs]
+    """
+    Return `count` episodes that take the tasks in turn, every one with its own seed.
+
+    verbs: only tasks of these, None for all. excludes: no tasks of these colours.
+    """
+    tasks = [task for task in TASKS
+             if (verbs is None or task.verb in verbs) and task.colour not in excludes]
     return [(tasks[index % len(tasks)], first_seed + index) for index in range(count)]
 
 

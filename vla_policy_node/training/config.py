@@ -160,8 +160,13 @@ class DemonstrationConfig(_Section):
 class TrainingConfig(_Section):
     """Everything one run needs besides the code."""
 
+    recipe: Literal['curriculum'] = 'curriculum'
     name: str
     seed: int
+    start: Path | None = Field(
+        None, description='state.pt of another run whose weights this one begins with')
+    robot_excludes: list[Literal['red', 'green', 'blue', 'yellow']] = Field(
+        [], description='colours that no robot label is about; questions still are')
     threads: int = Field(gt=0)
     compile: bool = Field(description='torch.compile the language model; needs a C++ compiler')
     model: ModelConfig

@@ -7,6 +7,7 @@ the policy sees the picture only.
 
 from dataclasses import dataclass
 from dataclasses import fields
+from dataclasses import replace
 import hashlib
 from pathlib import Path
 
@@ -67,6 +68,11 @@ class Frames:
             blocks=blocks, tool=tool, opening=self.opening, held=self.held,
             block_uv=_mirror_uv(self.block_uv, chosen[:, None]),
             tool_uv=_mirror_uv(self.tool_uv, chosen), actions=actions, scene=self.scene)
+
+    def without_tasks(self, tasks: np.ndarray) -> 'Frames':
+        """Return the frames without the expert's actions for the tasks of a (T,) bool mask."""
+        actions = np.where(tasks[:, None], np.float32(np.nan), self.actions)
+        return replace(self, actions=actions)
 
     def save(self, path: Path) -> None:
         """Write one .npz, under its final name only when complete."""

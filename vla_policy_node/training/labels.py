@@ -64,9 +64,13 @@ class LabelBuilder:
         """Return the prompt's ids before and after the image."""
         return self._split(build_action_prompt(self._prompt, instruction))
 
+    def question_prompt(self, text: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Return the ids of a question's prompt before and after the image."""
+        return self._split(build_question_prompt(self._prompt, text))
+
     def question(self, question: Question) -> Sample:
         """Label a question with its words or its position, and the end of the answer."""
-        before, after = self._split(build_question_prompt(self._prompt, question.text))
+        before, after = self.question_prompt(question.text)
         ids = self.point_ids(question.point) if question.point is not None else tuple(
             self._tokenizer.convert_tokens_to_ids(list(question.words)))
         return Sample(before=before, after=after, answer=(*ids, self._eos_id), source='questions')

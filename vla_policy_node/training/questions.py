@@ -13,13 +13,17 @@ from vla_policy_node.training.frames import COLOURS
 from vla_policy_node.training.frames import Frames
 
 KINDS = (
-    'where', 'gripper', 'present', 'count', 'side', 'nearest', 'open', 'held', 'colour_at',
+    'where', 'gripper', 'where_side', 'present', 'count', 'side', 'nearest', 'open', 'held',
+    'colour_at',
 )
-POINTING_KINDS = ('where', 'gripper')
-_KIND_WEIGHTS = np.array([0.45, 0.15, 0.06, 0.04, 0.08, 0.06, 0.04, 0.06, 0.06])
+_KIND_WEIGHTS = np.array([0.36, 0.12, 0.10, 0.06, 0.04, 0.07, 0.06, 0.06, 0.08, 0.05])
+POINTING_KINDS = ('where', 'gripper', 'where_side')
+_POINTING_WEIGHTS = np.array([0.65, 0.2, 0.15])
+SIDES = ('left', 'right')
 WORDS = (
     *COLOURS, 'yes', 'no', 'nothing', 'nowhere',
-    'where is the block', 'where is the gripper', 'is there a block', 'how many blocks are there',
+    'where is the block', 'where is the gripper', 'where is the block furthest left right',
+    'is there a block', 'how many blocks are there',
     'which block is furthest left right', 'which block is nearest to the gripper',
     'is the gripper open', 'what does the gripper hold', 'which colour is the block at',
 )
@@ -44,9 +48,16 @@ def draw_question(
 ) -> Question:
     """Draw one question about frame `index`."""
     if pointing_only:
-        kind = 'where' if rng.random() < 0.75 else 'gripper'
+        kind = POINTING_KINDS[rng.choice(len(POINTING_KINDS), p=_POINTING_WEIGHTS)]
     else:
         kind = KINDS[rng.choice(len(KINDS), p=_KIND_WEIGHTS)]
+    return draw_kind(frames, index, rng, kind)
+
+
+def draw_kind(
+    frames: Frames, index: int, rng: np.random.Generator, kind: str
+) -> Question:
+    """Draw a question of one of KINDS about frame `index`."""
     return _ASK[kind](frames, index, rng)
 
 
@@ -56,6 +67,25 @@ def ask_where(frames: Frames, index: int, colour: int) -> Question:
     if not frames.present[index, colour]:
         return Question(kind='where', text=text, words=('nowhere',))
     return Question(kind='where', text=text, point=tuple(frames.block_uv[index, colour]))
+
+
+def ask_where_side(frames: Frames, index: int, side: str) -> Question:
+    """Return 'where is the block furthest <side>' for frame `index`."""
+    colour = furthest(frames, index, side)
+    return Question(
+        kind='where_side', text=f'where is the block furthest {side}',
+        point=tuple(frames.block_uv[index, colour]))
+
+
+def furthest(frames: Frames, index: int, side: str) -> int:
+    """Return the colour of the block furthest to the robot's 'left' or 'right'."""
+    present = _present(frames, index)
+    y = frames.blocks[index, present, 1]
+    return int(present[np.argmax(y) if side == 'left' else np.argmin(y)])
+
+
+def _where_side(frames: Frames, index: int, rng: np.random.Generator) -> Question:
+    return ask_where_side(frames, index, SIDES[rng.integers(2)])
 
 
 def _where(frames: Frames, index: int, rng: np.random.Generator) -> Question:
@@ -81,12 +111,9 @@ def _count(frames: Frames, index: int, rng: np.random.Generator) -> Question:
 
 
 def _side(frames: Frames, index: int, rng: np.random.Generator) -> Question:
-    side = 'left' if rng.random() < 0.5 else 'right'
-    present = _present(frames, index)
-    y = frames.blocks[index, present, 1]
-    best = present[np.argmax(y) if side == 'left' else np.argmin(y)]
+    side = SIDES[rng.integers(2)]
     text = f'which block is furthest {side}'
-    return Question(kind='side', text=text, words=(COLOURS[best],))
+    return Question(kind='side', text=text, words=(COLOURS[furthest(frames, index, side)],))
 
 
 def _nearest(frames: Frames, index: int, rng: np.random.Generator) -> Question:
@@ -120,6 +147,7 @@ def _present(frames: Frames, index: int) -> np.ndarray:
 
 
 _ASK = {
-    'where': _where, 'gripper': _gripper, 'present': _is_present, 'count': _count,
-    'side': _side, 'nearest': _nearest, 'open': _open, 'held': _held, 'colour_at': _colour_at,
+    'where': _where, 'gripper': _gripper, 'where_side': _where_side, 'present': _is_present,
+    'count': _count, 'side': _side, 'nearest': _nearest, 'open': _open, 'held': _held,
+    'colour_at': _colour_at,
 }

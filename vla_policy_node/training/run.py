@@ -71,19 +71,22 @@ class Run:
         work.mkdir(parents=True, exist_ok=True)
         torch.set_num_threads(config.threads)
         self.parts = build_parts(config)
+        self._excluded = np.array(
+            [colour in config.robot_excludes for _, colour, _ in robot_tasks()])
         self._digest = hashlib.sha256()
-        self._frames, held_out = self._demonstrations()
-        self.stats = stats_of(self._frames.actions)
+        frames, held_out = self._demonstrations()
+        self.stats = stats_of(frames.actions)
         self.builder = build_labels(self.parts, self.stats)
-        self._mixture = Mixture(self._frames, self.builder, robot_tasks())
+        self._mixture = Mixture(frames, self.builder, robot_tasks())
         self._validator = Validator(
             Mixture(held_out, self.builder, robot_tasks()), self.builder, self.parts.actions,
             self.stats, frames=_VALIDATION_FRAMES, seed=config.seed)
-        self.learner = self._new_learner()
+        self.learner = self._new_learner(frames)
         self._rng = np.random.default_rng(config.seed)
         self._episodes: dict[int, ParallelEpisodes] = {}
         self._stage, self._step = 0, 0
-        self._resume()
+        if not self._resume() and config.start is not None:
+            self._begin_with(config.start)
 
     def train(self, out: Path) -> None:
         """Go through all stages from where the run stands; a checkpoint after each mixture."""
@@ -167,13 +170,15 @@ class Run:
             scene = int(self._mixture.frames.scene.max()) + 1
             frames, outcomes = collect(
                 self._simulators(stage.parallel),
-                balanced_episodes(stage.episodes, stage.seed, stage.verbs), self._act(),
+                balanced_episodes(
+                    stage.episodes, stage.seed, stage.verbs, self.config.robot_excludes),
+                self._act(),
                 steps=stage.steps_per_episode, first_scene=scene)
             frames.save(path)
             self._write({
                 'stage': stage.name, 'frames': len(frames), 'minutes': self._minutes(),
                 **_summary(outcomes)})
-        return Frames.load(path)
+        return Frames.load(path).without_tasks(self._excluded)
 
     def _act(self) -> Callable[[np.ndarray, list[str]], np.ndarray]:
         policy = BatchPolicy(
@@ -186,10 +191,10 @@ class Run:
             self._episodes[parallel] = ParallelEpisodes(parallel, self.parts.camera)
         return self._episodes[parallel]
 
-    def _new_learner(self) -> Learner:
+    def _new_learner(self, frames: Frames) -> Learner:
         initialise_patches(
-            self.parts.model, torch.from_numpy(self._frames.images[::_every(len(self._frames))]))
-        targets, _ = alignment_targets(self._frames.take(np.arange(1)), self.stats)
+            self.parts.model, torch.from_numpy(frames.images[::_every(len(frames))]))
+        targets, _ = alignment_targets(frames.take(np.arange(1)), self.stats)
         answer = answer_length(self.parts)
         return Learner(
             self.parts.model, self.stats, number_ids=self.parts.actions.bin_token_ids,
@@ -220,12 +225,21 @@ class Run:
                 seed=wanted.seed, first=part.first, count=part.scenes, frames=part.frames,
                 motion=part.motion)
             generate_parallel(scenes, self.parts.camera, wanted.workers).save(path)
-        return Frames.load(path)
+        return Frames.load(path).without_tasks(self._excluded)
 
-    def _resume(self) -> None:
+    def _begin_with(self, path: Path) -> None:
+        """Take over the weights of another run, not its optimiser nor its place."""
+        if not path.is_file():
+            raise ValueError(f'start: expected the state.pt of a run, found no file {path}')
+        state = torch.load(path, weights_only=True)
+        self.parts.model.load_state_dict(state['model'])
+        self.learner.heads.load_state_dict(state['heads'])
+
+    def _resume(self) -> bool:
+        """Go on where state.pt stands, if there is one."""
         path = self._work / 'state.pt'
         if not path.exists():
-            return
+            return False
         state = torch.load(path, weights_only=True)
         before = TrainingConfig.model_validate_json(state['config'])
         if _settled(before, state['stage']) != _settled(self.config, state['stage']):
@@ -241,6 +255,7 @@ class Run:
         for stage in self.config.stages[:self._stage]:
             if isinstance(stage, CollectStage | SimulateStage):
                 self._add_frames(stage)
+        return True
 
     def _save_state(self) -> None:
         partial = self._work / 'state.pt.partial'
