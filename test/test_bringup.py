@@ -55,6 +55,12 @@ def test_a_profile_that_the_user_chose_is_kept(monkeypatch):
         'FASTDDS_DEFAULT_PROFILES_FILE': '/home/me/profile.xml'}
 
 
+@pytest.mark.parametrize(('processors', 'threads'), [(1, 1), (2, 1), (3, 1), (16, 8)])
+def test_a_model_gets_half_of_the_processors_but_at_least_one(monkeypatch, processors, threads):
+    monkeypatch.setattr(bringup.os, 'sched_getaffinity', lambda _: set(range(processors)))
+    assert bringup.inference_threads() == threads
+
+
 def test_launch_files_can_read_the_table_without_numpy_or_rclpy():
     code = ('import sys, vla_policy_node.bringup;'
             'print([m for m in ("numpy", "rclpy", "torch") if m in sys.modules])')

@@ -38,14 +38,14 @@ def listener():
     return Listener()
 
 
-def test_a_still_is_the_newest_frame_with_the_point_of_the_newest_plan(listener):
+def test_a_still_is_the_newest_frame_with_the_newest_plan(listener):
     listener.episode_started(record=False)
     listener.on_message(_recorded(client.CHUNK_TOPIC, EndEffectorDeltaChunk(plan='at 0.25 0.75')))
     red = np.full((480, 640, 3), (200, 0, 0), np.uint8)
     listener.on_message(_recorded(CAMERA_TOPIC, _image(red)))
     still = listener.still()
     picture = cv2.imdecode(np.frombuffer(still.jpeg, np.uint8), cv2.IMREAD_COLOR)
-    assert still.point == (0.25, 0.75)
+    assert still.plan == 'at 0.25 0.75'
     assert picture.shape == (240, 320, 3)
     assert picture[120, 160].tolist() == pytest.approx([0, 0, 200], abs=4)
 
@@ -85,7 +85,7 @@ def test_every_recorded_topic_has_a_type_that_a_bag_can_name():
 def lonely():
     """Return a function that makes a client in a graph without other nodes."""
     context = rclpy.Context()
-    rclpy.init(context=context, args=[], domain_id=97)
+    rclpy.init(context=context, args=[])
     made = []
 
     def make(check):

@@ -12,6 +12,7 @@ import pytest
 pytest.importorskip('rclpy')
 
 from nodes_bench import FakePolicy  # noqa: E402
+from nodes_bench import PATIENCE_S  # noqa: E402
 from nodes_bench import wait_until  # noqa: E402
 
 from vla_policy_node.nodes.inference_worker import Failure  # noqa: E402
@@ -44,9 +45,22 @@ class Bench:
         self.listener = Listener()
         self.worker = InferenceWorker(
             lambda: policy, self.listener,
-            WorkerSettings(period_s=period_s, image_timeout_s=0.2, max_clock_skew_s=0.05),
+            WorkerSettings(period_s=period_s, image_timeout_s=2.0, max_clock_skew_s=0.05),
             time.time_ns)
         self.worker.start()
+
+    def think_about(self, level: int) -> None:
+        """Begin an instruction with an inference that lasts until it may answer."""
+        self.policy.may_answer.clear()
+        self.worker.follow('go')
+        self.see(level)
+        assert self.policy.thinking.wait(PATIENCE_S)
+
+    def finish(self) -> None:
+        """Let the inference answer and wait for what becomes of the answer."""
+        self.policy.may_answer.set()
+        # A question is taken up after the step in progress.
+        self.worker.ask('done?', 1).exception(PATIENCE_S)
 
     def see(self, level: int, age_s: float = 0.0) -> None:
         message = SimpleNamespace(
@@ -85,12 +99,11 @@ def test_without_an_instruction_nothing_is_inferred(make_bench):
 
 
 def test_frames_that_come_during_an_inference_are_skipped_but_the_newest(make_bench):
-    bench = make_bench(delay_s=0.05)
-    bench.worker.follow('go')
-    bench.see(10)
-    time.sleep(0.02)
+    bench = make_bench()
+    bench.think_about(10)
     for level in (20, 30, 40):
         bench.see(level)
+    bench.policy.may_answer.set()
     wait_until(lambda: len(bench.listener.published) == 2)
     assert bench.listener.published == ['10', '40']
 
@@ -106,10 +119,10 @@ def test_a_frame_from_before_the_instruction_is_not_used(make_bench):
 def test_a_stale_frame_gives_no_chunk_and_says_its_age(make_bench):
     bench = make_bench()
     bench.worker.follow('go')
-    bench.see(10, age_s=0.5)
+    bench.see(10, age_s=5.0)
     failure, reason = wait_until(lambda: bench.listener.failures)[0]
     assert failure is Failure.STALE_IMAGE
-    assert 'at most 0.200 s old, found 0.5' in reason
+    assert 'at most 2.000 s old, found 5.0' in reason
     assert bench.listener.published == []
 
 
@@ -155,62 +168,62 @@ def test_an_image_of_unknown_encoding_is_counted_and_named(make_bench):
 
 
 def test_what_was_being_inferred_is_not_published_after_rest(make_bench):
-    bench = make_bench(delay_s=0.05)
-    bench.worker.follow('go')
-    bench.see(10)
-    time.sleep(0.02)
+    bench = make_bench()
+    bench.think_about(10)
     bench.worker.rest()
-    time.sleep(0.08)
+    bench.finish()
     assert bench.listener.published == []
 
 
 def test_an_inference_for_the_previous_instruction_is_not_published(make_bench):
-    bench = make_bench(delay_s=0.05)
+    bench = make_bench()
+    bench.think_about(10)
     bench.worker.follow('go')
-    bench.see(10)
-    time.sleep(0.02)
-    bench.worker.follow('go')
-    time.sleep(0.08)
+    bench.finish()
     assert bench.listener.published == []
 
 
 def test_inferences_keep_the_period(make_bench):
     bench = make_bench(period_s=0.1)
     bench.worker.follow('go')
-    end = time.monotonic() + 0.35
-    while time.monotonic() < end:
+
+    def started_s() -> list[float]:
         bench.see(10)
-        time.sleep(0.005)
-    assert 2 <= len(bench.listener.published) <= 4
+        return bench.policy.started_s[:5] if len(bench.policy.started_s) >= 5 else []
+
+    first, *_, last = wait_until(started_s)
+    # Four periods, one of which a busy machine may have taken from the first.
+    assert last - first > 0.3
 
 
 def test_a_step_starts_on_a_frame_that_has_just_come_instead_of_an_old_one(make_bench):
-    # Frames every 50 ms and steps every 70 ms: when a step is due, the frame at hand is 0 to 40 ms
-    # old.
-    bench = make_bench(period_s=0.07)
+    # Frames every 100 ms and steps every 140 ms: when a step is due, the frame at hand is 0 to
+    # 80 ms old.
+    bench = make_bench(period_s=0.14)
     ages_s = []
     bench.listener.publish = lambda step: ages_s.append(
         time.monotonic() - step.frame.received_monotonic_s)
     bench.worker.follow('go')
-    for _ in range(20):
+    for _ in range(18):
         bench.see(10)
-        time.sleep(0.05)
-    assert len(ages_s) >= 10
-    assert np.median(ages_s[5:]) < 0.015
+        time.sleep(0.1)
+    assert len(ages_s) >= 8
+    assert np.median(ages_s[5:]) < 0.03
 
 
 def test_a_question_is_answered_from_the_newest_frame(make_bench):
     bench = make_bench()
     bench.see(10)
+    started_ns = time.time_ns()
     bench.see(77)
-    text, stamp_ns = bench.worker.ask('how bright?', 5).result(2.0)
+    text, stamp_ns = bench.worker.ask('how bright?', 5).result(PATIENCE_S)
     assert text == 'how bright? 77 5'
-    assert time.time_ns() - stamp_ns < 1e9
+    assert started_ns <= stamp_ns <= time.time_ns()
 
 
 def test_a_question_without_a_frame_is_refused(make_bench):
     with pytest.raises(Exception, match='no frame has come'):
-        make_bench().worker.ask('how bright?', 5).result(2.0)
+        make_bench().worker.ask('how bright?', 5).result(PATIENCE_S)
 
 
 def test_what_loading_raises_is_raised_by_start():

@@ -1,6 +1,7 @@
 """Simulator and controller as processes of their own, a policy node in this one, real DDS."""
 
 from collections.abc import Iterator
+import itertools
 import os
 import signal
 import subprocess
@@ -33,7 +34,10 @@ from vla_policy_node.nodes.policy_node import PolicyNode  # noqa: E402
 
 pytestmark = pytest.mark.integration
 
-START_S = 30.0
+# Only a failing test waits so long; a process that starts on a busy machine takes its time.
+START_S = 60.0
+END_S = 30.0
+TIMEOUT_S = 2.0
 
 
 def start(name: str, **parameters) -> subprocess.Popen:
@@ -43,13 +47,17 @@ def start(name: str, **parameters) -> subprocess.Popen:
 
 def interrupt(process: subprocess.Popen) -> int:
     process.send_signal(signal.SIGINT)
-    return process.wait(10)
+    try:
+        return process.wait(END_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return process.wait()
 
 
-def run_module(module: str, *arguments: str, timeout_s: float = 30.0):
+def run_module(module: str, *arguments: str):
     return subprocess.run(
         [sys.executable, '-m', f'vla_policy_node.nodes.{module}', *arguments],
-        capture_output=True, text=True, timeout=timeout_s)
+        capture_output=True, text=True, timeout=START_S)
 
 
 @pytest.fixture(scope='module')
@@ -57,15 +65,17 @@ def robot() -> Iterator[tuple[subprocess.Popen, subprocess.Popen]]:
     """Run the simulated robot and the controller as the demo does."""
     processes = (
         start('simulated_robot'),
-        start('controller_node', dry_run=False, output_mode='twist', pose_source='topic'))
+        # A busy machine's frames are old: what counts as stale is tested elsewhere.
+        start('controller_node', dry_run=False, output_mode='twist', pose_source='topic',
+              command_timeout_s=TIMEOUT_S))
     yield processes
-    for process in reversed(processes):
-        assert interrupt(process) == 0, process.stderr.read()
+    codes = [interrupt(process) for process in reversed(processes)]
+    assert codes == [0, 0], [process.stderr.read() for process in processes]
 
 
 @pytest.fixture(scope='module')
 def joined(robot) -> Iterator[Graph]:
-    """Join the graph once: discovery takes up to three seconds."""
+    """Join the graph once: discovery takes up to three seconds, on a busy machine more."""
     with running_graph() as graph:
         graph.poses = graph.collect(PoseStamped, '/simulated_robot/tool_pose')
         wait_until(lambda: graph.poses, START_S)
@@ -96,7 +106,7 @@ def test_the_simulated_robot_looks_like_a_robot(graph):
     assert len(joints[-1].name) == 9
     stamps = [i.header.stamp.sec + i.header.stamp.nanosec * 1e-9 for i in images]
     assert stamps == sorted(set(stamps))
-    assert abs(time.time() - stamps[-1]) < 0.5
+    assert abs(time.time() - stamps[-1]) < 10.0
 
 
 def test_the_same_seed_gives_the_same_scene_and_an_unknown_task_is_refused(graph):
@@ -113,19 +123,26 @@ def test_chunks_of_another_process_move_the_simulated_arm(graph):
         EndEffectorDeltaChunk, '/policy_node/action_chunk', 1)
     wait_until(lambda: publisher.get_subscription_count() == 1)
     enable(graph)
-    before = graph.poses[-1].pose.position.y
-    for sequence in range(1, 8):
-        chunk = delta_chunk(graph.node, sequence, x_m=0.0)
+    before, started_s = graph.poses[-1].pose.position.y, time.monotonic()
+    sequences = itertools.count(1)
+
+    def moved() -> float:
+        return graph.poses[-1].pose.position.y - before
+
+    def far_enough() -> bool:
+        chunk = delta_chunk(graph.node, next(sequences), x_m=0.0)
         chunk.deltas[0].translation.y = 0.02
         publisher.publish(chunk)
         time.sleep(0.1)
+        return moved() > 0.03
+
+    wait_until(far_enough)
+    # 2 cm in 0.2 s, and the arm may swing a little.
+    assert moved() < 0.1 * (time.monotonic() - started_s) + 0.01
     enable(graph, False)
     graph.node.destroy_publisher(publisher)
-    time.sleep(0.3)
-    moved = graph.poses[-1].pose.position.y - before
-    assert 0.03 < moved < 0.12
     verdict = graph.call(JudgeTask, '/simulated_robot/judge', JudgeTask.Request())
-    assert not verdict.succeeded and verdict.elapsed_s > 0.5
+    assert not verdict.succeeded and verdict.elapsed_s > 0.2
 
 
 def test_an_instruction_from_the_command_line_moves_the_arm_until_done(graph):
@@ -134,14 +151,14 @@ def test_an_instruction_from_the_command_line_moves_the_arm_until_done(graph):
     policy = FakePolicy(script=(False,) * 10 + (True,))
     node = graph.add(PolicyNode(
         lambda _: policy, cli_args=['--ros-args', *rules],
-        parameter_overrides=overrides(autostart=True)))
+        parameter_overrides=overrides(autostart=True, image_timeout_s=TIMEOUT_S)))
     wait_until(lambda: node._active, START_S)
     before = graph.poses[-1].pose.position.x
-    outcome = run_module('instruct', 'touch the red block', '--enable')
+    outcome = run_module('instruct', 'touch the red block', '--enable', '--wait', f'{END_S}')
     assert outcome.returncode == 0, outcome.stderr
     assert 'done after 11 chunks' in outcome.stdout
-    assert graph.poses[-1].pose.position.x > before + 0.01
-    answer = run_module('ask', 'what is it?')
+    wait_until(lambda: graph.poses[-1].pose.position.x > before + 0.01)
+    answer = run_module('ask', 'what is it?', '--wait', f'{END_S}')
     assert answer.returncode == 0 and answer.stdout.startswith('what is it? ')
 
 
@@ -171,7 +188,7 @@ def test_autostart_without_a_checkpoint_ends_the_process_with_its_reason():
 def test_a_simulator_without_opengl_ends_with_one_line():
     outcome = subprocess.run(
         [sys.executable, '-m', 'vla_policy_node.nodes.simulator_node'], capture_output=True,
-        text=True, timeout=30, env={**os.environ, 'MUJOCO_GL': 'disable'})
+        text=True, timeout=START_S, env={**os.environ, 'MUJOCO_GL': 'disable'})
     assert outcome.returncode == 1
     assert outcome.stderr.startswith('error: no OpenGL')
     assert outcome.stderr.count('\n') == 1

@@ -1,5 +1,6 @@
 """The policy node over real DDS with a fake policy: lifecycle, goals, frames, questions."""
 
+from collections.abc import Callable
 import threading
 import time
 
@@ -19,13 +20,14 @@ from nodes_bench import grey_image  # noqa: E402
 from nodes_bench import overrides  # noqa: E402
 from nodes_bench import running_graph  # noqa: E402
 from nodes_bench import wait_until  # noqa: E402
-from rclpy.action import ActionClient  # noqa: E402
+import rclpy  # noqa: E402
 from sensor_msgs.msg import Image  # noqa: E402
 from vla_msgs.action import ExecuteInstruction  # noqa: E402
 from vla_msgs.msg import EndEffectorDeltaChunk  # noqa: E402
 from vla_msgs.msg import PolicyStatus  # noqa: E402
 from vla_msgs.srv import Ask  # noqa: E402
 
+from vla_policy_node.nodes.conversions import time_message  # noqa: E402
 from vla_policy_node.nodes.conversions import time_ns  # noqa: E402
 from vla_policy_node.nodes.policy_node import PolicyNode  # noqa: E402
 from vla_policy_node.policy import DecodeError  # noqa: E402
@@ -35,18 +37,22 @@ Result = ExecuteInstruction.Result
 
 
 class Bench:
-    """A policy node with a fake policy and a camera that the test may switch on."""
+    """
+    A policy node with a fake policy and a camera that the test may switch on.
+
+    It is patient with frames, for on a busy machine they are late; tests of its impatience say so.
+    """
 
     def __init__(self, graph: Graph, policy: FakePolicy, **values) -> None:
+        settings = {'image_timeout_s': 10.0, 'image_wait_s': 60.0, **values}
         self.graph = graph
         self.policy = policy
         self.node = graph.add(PolicyNode(
-            lambda _: policy, parameter_overrides=overrides(**values)))
+            lambda _: policy, parameter_overrides=overrides(**settings)))
         self.chunks = graph.collect(EndEffectorDeltaChunk, f'{NAME}/action_chunk', 1)
         self.statuses = graph.collect(PolicyStatus, f'{NAME}/status')
         self.camera = graph.node.create_publisher(Image, f'{NAME}/image', 1)
-        self.client = ActionClient(
-            graph.node, ExecuteInstruction, f'{NAME}/execute_instruction')
+        self.client = graph.action_client(ExecuteInstruction, f'{NAME}/execute_instruction')
         self.feedback: list = []
         self._filming = threading.Event()
         self._thread: threading.Thread | None = None
@@ -90,6 +96,16 @@ class Bench:
     def status(self) -> PolicyStatus:
         return wait_until(lambda: self.statuses)[-1]
 
+    def status_where(self, condition: Callable[[PolicyStatus], bool]) -> PolicyStatus:
+        """Wait for the first status of which something is true, and return it."""
+        return wait_until(lambda: next(filter(condition, self.statuses), None))
+
+    def now_ns(self) -> int:
+        return self.graph.node.get_clock().now().nanoseconds
+
+    def published_after(self, time_: int) -> list[EndEffectorDeltaChunk]:
+        return [chunk for chunk in self.chunks if time_ns(chunk.header.stamp) > time_]
+
     def stop(self) -> None:
         self._filming.set()
         if self._thread is not None:
@@ -126,7 +142,7 @@ def test_an_instruction_turns_frames_into_chunks(make_bench):
 def test_without_an_instruction_no_chunk_is_published(make_bench):
     bench = make_bench().start()
     bench.film()
-    time.sleep(0.3)
+    bench.status_where(lambda status: status.frames_received > 3)
     assert bench.chunks == [] and bench.policy.instructions == []
 
 
@@ -143,28 +159,26 @@ def test_the_policy_is_paced_by_the_period_of_its_action_space(make_bench):
     bench = make_bench().start()
     bench.film(period_s=0.005)
     bench.send()
-    wait_until(lambda: bench.chunks)
-    bench.chunks.clear()
-    time.sleep(0.5)
-    assert 2 <= len(bench.chunks) <= 11
+    started_s = wait_until(lambda: bench.policy.started_s[:11] if len(bench.chunks) > 10 else [])
+    # Ten periods of 50 ms, two of which a busy machine may have taken from the first.
+    assert started_s[-1] - started_s[0] > 0.4
 
 
 def test_while_it_thinks_older_frames_are_superseded(make_bench):
     bench = make_bench(FakePolicy(delay_s=0.1)).start()
     bench.film(period_s=0.01)
     bench.send()
-    wait_until(lambda: bench.status().chunks_published >= 3)
-    status = bench.status()
-    assert status.frames_superseded > 5
-    assert status.camera_to_chunk_ms < 250
+    status = bench.status_where(
+        lambda status: status.chunks_published >= 3 and status.frames_superseded > 5)
+    assert status.camera_to_chunk_ms >= 100
 
 
 def test_a_stale_frame_gives_a_status_and_no_chunk(make_bench):
     bench = make_bench(image_timeout_s=0.1).start()
     bench.send()
     bench.show(age_s=0.5)
-    wait_until(lambda: bench.status().state == PolicyStatus.STALE_IMAGE)
-    assert 'at most 0.100 s old' in bench.status().state_text
+    status = bench.status_where(lambda status: status.state == PolicyStatus.STALE_IMAGE)
+    assert 'at most 0.100 s old' in status.state_text
     assert bench.chunks == []
 
 
@@ -180,8 +194,8 @@ def test_a_failed_decode_publishes_nothing_and_is_counted(make_bench):
     bench = make_bench(FakePolicy(script=(DecodeError('no bin'),))).start()
     bench.send()
     bench.show()
-    wait_until(lambda: bench.status().decode_failures == 1)
-    assert bench.status().state == PolicyStatus.DECODE_FAILED
+    status = bench.status_where(lambda status: status.decode_failures == 1)
+    assert status.state == PolicyStatus.DECODE_FAILED
     assert bench.chunks == []
 
 
@@ -212,7 +226,8 @@ def test_an_instruction_ends_when_the_policy_says_so(make_bench):
     assert response.status == GoalStatus.STATUS_SUCCEEDED
     assert (response.result.error_code, response.result.steps) == (Result.NONE, 3)
     wait_until(lambda: bench.chunks and bench.chunks[-1].deltas[0].terminate)
-    wait_until(lambda: bench.status().state == PolicyStatus.IDLE)
+    bench.status_where(lambda status: (status.state, status.chunks_published) == (
+        PolicyStatus.IDLE, 3))
 
 
 def test_the_client_is_told_about_each_chunk(make_bench):
@@ -241,10 +256,9 @@ def test_a_cancelled_instruction_publishes_no_more(make_bench):
     response = bench.result(handle)
     assert response.status == GoalStatus.STATUS_CANCELED
     assert response.result.error_code == Result.CANCELED
-    time.sleep(0.05)
-    bench.chunks.clear()
+    ended_ns = bench.now_ns()
     time.sleep(0.2)
-    assert bench.chunks == []
+    assert bench.published_after(ended_ns) == []
 
 
 def test_a_new_instruction_takes_over(make_bench):
@@ -256,7 +270,7 @@ def test_a_new_instruction_takes_over(make_bench):
     response = bench.result(first)
     assert response.status == GoalStatus.STATUS_ABORTED
     assert response.result.error_code == Result.PREEMPTED
-    wait_until(lambda: bench.status().instruction == 'push it')
+    bench.status_where(lambda status: status.instruction == 'push it')
     wait_until(lambda: bench.policy.instructions[-1] == 'push it')
 
 
@@ -266,6 +280,7 @@ def test_a_new_instruction_is_refused_where_that_is_wanted(make_bench):
     bench.send('touch it')
     wait_until(lambda: bench.chunks)
     assert not bench.send('push it').accepted
+    bench.statuses.clear()
     assert bench.status().instruction == 'touch it'
 
 
@@ -294,9 +309,9 @@ def test_deactivating_ends_the_instruction_and_cleanup_frees_the_model(make_benc
     assert bench.result(handle).result.error_code == Result.NOT_ACTIVE
     assert bench.change(Transition.TRANSITION_CLEANUP)
     assert bench.policy.closed
-    bench.chunks.clear()
+    ended_ns = bench.now_ns()
     time.sleep(0.2)
-    assert bench.chunks == []
+    assert bench.published_after(ended_ns) == []
 
 
 def test_it_can_be_configured_again_after_a_cleanup(make_bench):
@@ -314,7 +329,7 @@ def test_a_policy_that_ignores_its_image_is_not_configured(make_bench, capfd):
     assert not bench.change(Transition.TRANSITION_CONFIGURE)
     assert bench.state() == State.PRIMARY_STATE_UNCONFIGURED
     assert 'black and a white image' in capfd.readouterr().err
-    wait_until(lambda: 'black and a white' in bench.status().state_text)
+    bench.status_where(lambda status: 'black and a white' in status.state_text)
 
 
 def test_a_missing_checkpoint_is_named_and_the_transition_refused(make_bench, capfd):
@@ -326,21 +341,26 @@ def test_a_missing_checkpoint_is_named_and_the_transition_refused(make_bench, ca
 
 def test_lost_frames_are_estimated_from_their_stamps(make_bench):
     bench = make_bench().start()
-    for index in (8, 7, 6, 5, 4, 3, 0):
-        bench.show(age_s=0.1 * index)
-        time.sleep(0.02)
-    wait_until(lambda: bench.status().frames_lost == 2)
+    frame = grey_image(bench.graph.node)
+    started_ns = time_ns(frame.header.stamp)
+    mailbox = bench.node._worker.mailboxes['primary']
+    for count, index in enumerate((0, 1, 2, 3, 4, 5, 8)):
+        frame.header.stamp = time_message(started_ns - 10**9 + index * 10**8)
+        bench.camera.publish(frame)
+        # The queue holds one frame: if it were still there, the next one would push it out.
+        wait_until(lambda so_far=count: mailbox.received > so_far)
+    bench.status_where(lambda status: status.frames_lost == 2)
 
 
 def test_a_question_is_answered_about_the_newest_frame(make_bench):
-    bench = make_bench(image_timeout_s=2.0).start()
+    bench = make_bench().start()
+    started_ns = bench.now_ns()
     bench.film(level=33)
-    wait_until(lambda: bench.status().frames_received > 0)
+    bench.status_where(lambda status: status.frames_received > 0)
     answer = bench.graph.call(
         Ask, f'{NAME}/ask', Ask.Request(question='how bright?', max_new_tokens=7))
     assert answer.success and answer.answer == 'how bright? 33 7'
-    age_ns = bench.graph.node.get_clock().now().nanoseconds - time_ns(answer.observation_stamp)
-    assert 0 < age_ns < 2_000_000_000
+    assert started_ns < time_ns(answer.observation_stamp) < bench.now_ns()
 
 
 def test_a_question_without_a_frame_gets_a_reason(make_bench):
@@ -368,8 +388,13 @@ def test_diagnostics_name_the_node_and_its_counters(make_bench):
     assert {'frames_received', 'linear4bit_layers'} <= {item.key for item in status.values}
 
 
-def test_every_state_of_the_message_has_a_text():
-    from vla_policy_node.nodes.status import POLICY_TEXT
-    assert set(POLICY_TEXT) == {getattr(PolicyStatus, name) for name in (
-        'UNCONFIGURED', 'INACTIVE', 'IDLE', 'RUNNING', 'WAITING_FOR_IMAGE', 'STALE_IMAGE',
-        'DECODE_FAILED', 'FAULT')}
+def test_a_destroyed_node_leaves_the_graph_before_it_is_collected():
+    with running_graph() as graph:
+        context = rclpy.Context()
+        rclpy.init(context=context, args=[])
+        node = PolicyNode(lambda _: FakePolicy(), context=context)
+        wait_until(lambda: graph.node.count_services(f'{NAME}/change_state') == 1)
+        node.destroy_node()
+        context.try_shutdown()
+        wait_until(lambda: graph.node.count_services(f'{NAME}/change_state') == 0)
+        assert 'policy_node' not in graph.node.get_node_names()

@@ -110,6 +110,11 @@ class DemoClient(Node):
         qos = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
         self.create_subscription(kind, topic, forward, qos, raw=True)
 
+    def destroy_node(self) -> None:
+        """Leave the ROS graph at once; rclpy would leave the action to a collector."""
+        self._execute.destroy()
+        super().destroy_node()
+
     def configure(self, timeout_s: float) -> None:
         """Load the policy; raises DemoError when the transition is refused."""
         self._transition(Transition.TRANSITION_CONFIGURE, 'configure', timeout_s)

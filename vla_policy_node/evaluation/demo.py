@@ -15,14 +15,12 @@ from pathlib import Path
 import shutil
 import signal
 import sys
-import threading
 import time
 
 import psutil
 
 # First of all: the ROS wheels start the interpreter anew when rclpy is imported.
 import rclpy
-from rclpy.executors import SingleThreadedExecutor
 from rich.console import Console
 from rich.progress import BarColumn
 from rich.progress import MofNCompleteColumn
@@ -47,6 +45,7 @@ from vla_policy_node.evaluation.supervisor import free_domain_id
 from vla_policy_node.evaluation.supervisor import ProcessDiedError
 from vla_policy_node.evaluation.supervisor import Supervisor
 from vla_policy_node.evaluation.table import terminal_summary
+from vla_policy_node.nodes.spinning import SpinThread
 
 DEFAULT_EPISODES = 12
 DEFAULT_DURATION_S = 15.0
@@ -145,9 +144,7 @@ def _run_live(settings: Settings, console: Console) -> LiveRun:
     # A domain of its own keeps the demo apart from robots and other demos on the network.
     os.environ.setdefault('ROS_DOMAIN_ID', str(free_domain_id()))
     os.environ.update(bringup.dds_environment())
-    # On a small machine torch's threads would crowd out the robot it is to control.
-    cores = len(os.sched_getaffinity(0))
-    os.environ.setdefault('OMP_NUM_THREADS', str(max(1, cores // 2)))
+    os.environ.setdefault('OMP_NUM_THREADS', str(bringup.inference_threads()))
     listener = live.Listener()
     with Supervisor(settings.out / 'logs', os.environ) as supervisor:
         for process in bringup.demo_processes(settings.checkpoint):
@@ -169,17 +166,16 @@ def _spinning_client(
     # Signals stay with main(), which stops the processes.
     rclpy.init(args=[], signal_handler_options=rclpy.signals.SignalHandlerOptions.NO)
     client = DemoClient(listener.on_message, check)
-    executor = SingleThreadedExecutor()
-    executor.add_node(client)
-    thread = threading.Thread(target=executor.spin, daemon=True)
-    thread.start()
+    spinning = SpinThread(client)
+    spinning.start()
     try:
         yield client
     finally:
-        executor.shutdown()
-        thread.join(timeout=5.0)
+        spinning.stop()
         client.destroy_node()
         rclpy.shutdown()
+        if spinning.failure is not None:
+            raise spinning.failure
 
 
 def _bring_up(client: DemoClient, supervisor: Supervisor) -> None:

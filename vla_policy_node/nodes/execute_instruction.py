@@ -142,6 +142,10 @@ class InstructionServer:
         self._timer.cancel()
         self._complete(current, code, reason)
 
+    def destroy(self) -> None:
+        """Withdraw the action; only when no executor waits for it any more."""
+        self._server.destroy()
+
     def _complete(self, goal: _Goal, code: int, reason: str) -> None:
         self._node.get_logger().info(
             f'instruction ended after {goal.steps} chunks: {RESULT_TEXT[code]} ({reason})')

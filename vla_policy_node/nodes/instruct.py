@@ -7,10 +7,14 @@ Exit code: 0 done, 1 not done or no server, 130 interrupted (the instruction is 
 """
 
 import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextlib import nullcontext
 import sys
 from typing import Any
 
 from rclpy.action import ActionClient
+from rclpy.client import Client
 from rclpy.node import Node
 from rich.console import Console
 from rich.progress import Progress
@@ -50,12 +54,22 @@ def _parse() -> argparse.Namespace:
     return options
 
 
-def _enable(node: Node, options: argparse.Namespace, value: bool) -> None:
-    client = node.create_client(SetBool, f'{options.controller}/enable')
+def _enable(node: Node, client: Client, options: argparse.Namespace, value: bool) -> None:
     answer = command_line.call(
         node, client, SetBool.Request(data=value), wait_s=options.wait, timeout_s=_REPLY_WAIT_S)
     if not answer.success:
         raise command_line.CommandError(f'{options.controller} refused: {answer.message}')
+
+
+@contextmanager
+def _open_interlock(node: Node, options: argparse.Namespace) -> Iterator[None]:
+    # One client for both calls: the one that closes must not have to look for the server first.
+    client = node.create_client(SetBool, f'{options.controller}/enable')
+    _enable(node, client, options, True)
+    try:
+        yield
+    finally:
+        _enable(node, client, options, False)
 
 
 def _send(node: Node, options: argparse.Namespace, on_feedback: Any) -> Any:
@@ -102,13 +116,9 @@ def _instruct() -> int:
     options = _parse()
     console = Console()
     with command_line.short_lived_node('instruct') as node:
-        if options.enable:
-            _enable(node, options, True)
-        try:
+        interlock = _open_interlock(node, options) if options.enable else nullcontext()
+        with interlock:
             result = _follow(node, options, console)
-        finally:
-            if options.enable:
-                _enable(node, options, False)
     text = RESULT_TEXT.get(result.error_code, f'error {result.error_code}')
     detail = f': {result.error_msg}' if result.error_msg else ''
     console.print(f'{text} after {result.steps} chunks{detail}', markup=False, highlight=False)

@@ -5,10 +5,8 @@ Lifecycle: configure loads, warms up and tests the policy; while active it carri
 ~/execute_instruction and answers ~/ask; deactivate ends the goal, cleanup frees the model.
 """
 
-from collections import deque
 from collections.abc import Callable
 from functools import partial
-import os
 import sys
 import time
 from types import SimpleNamespace
@@ -27,6 +25,7 @@ from vla_msgs.msg import EndEffectorDeltaChunk
 from vla_msgs.msg import PolicyStatus
 from vla_msgs.srv import Ask
 
+from vla_policy_node.bringup import inference_threads
 from vla_policy_node.nodes import diagnostics
 from vla_policy_node.nodes import parameters
 from vla_policy_node.nodes.chunk_message import chunk_message
@@ -39,10 +38,10 @@ from vla_policy_node.nodes.inference_worker import Step
 from vla_policy_node.nodes.inference_worker import WorkerSettings
 from vla_policy_node.nodes.mailbox import Frame
 from vla_policy_node.nodes.policy_parameters import PARAMETERS
+from vla_policy_node.nodes.policy_report import PolicyReport
 from vla_policy_node.nodes.runtime import run
 from vla_policy_node.nodes.runtime import StartError
 from vla_policy_node.nodes.runtime import steady_timer
-from vla_policy_node.nodes.status import POLICY_TEXT
 from vla_policy_node.policy import load_policy
 from vla_policy_node.policy import Policy
 from vla_policy_node.policy import run_self_test
@@ -53,18 +52,6 @@ PolicyFactory = Callable[[SimpleNamespace], Policy]
 _STATUS_PERIOD_S = 0.5
 # A loss is reported at most this often.
 _LOSS_REPORT_S = 10.0
-# Chunks that the rate is measured over, and the pause after which it counts as zero.
-_RATE_CHUNKS = 10
-_RATE_PAUSE_S = 3.0
-_TIMINGS = ('preprocess', 'vision', 'prefill', 'decode', 'total')
-
-_STATE_OF_FAILURE = {
-    Failure.STALE_IMAGE: PolicyStatus.STALE_IMAGE,
-    Failure.BAD_IMAGE: PolicyStatus.WAITING_FOR_IMAGE,
-    Failure.DECODE_FAILED: PolicyStatus.DECODE_FAILED,
-    Failure.FAULT: PolicyStatus.FAULT,
-}
-
 
 def load_from_checkpoint(values: SimpleNamespace) -> Policy:
     """Load the checkpoint that the parameters name."""
@@ -73,14 +60,11 @@ def load_from_checkpoint(values: SimpleNamespace) -> Policy:
             "parameter checkpoint: expected a checkpoint directory, found ''; give it with"
             ' -p checkpoint:=DIRECTORY')
     import torch
-    # As many threads as there are processors collapse beside the robot's own processes: an
-    # inference of 40 ms took 3 s on two busy ones.
-    torch.set_num_threads(
-        values.torch_num_threads or max(1, len(os.sched_getaffinity(0)) // 2))
+    torch.set_num_threads(values.torch_num_threads or inference_threads())
     return load_policy(
         values.checkpoint, device=values.device, quantization=values.quantization,
         dtype=values.dtype, unnorm_key=values.unnorm_key or None,
-        decoding=values.decoding or None)
+        decoding=values.decoding or None, plan=values.plan != 'off')
 
 
 class PolicyNode(LifecycleNode):
@@ -100,10 +84,8 @@ class PolicyNode(LifecycleNode):
         self._policy: Policy | None = None
         self._subscriptions_to_cameras = []
         self._active = False
-        self._status = PolicyStatus()
-        self._state = PolicyStatus.UNCONFIGURED
-        self._problem = ''
-        self._published_s: deque[float] = deque(maxlen=_RATE_CHUNKS)
+        self._report = PolicyReport()
+        self._latency_ms = 0.0
         self._sequence = 0
         self._lost_reported_s = -_LOSS_REPORT_S
         self._chunks = self.create_lifecycle_publisher(
@@ -120,7 +102,7 @@ class PolicyNode(LifecycleNode):
         self.create_service(
             Ask, '~/ask', self._on_ask, callback_group=MutuallyExclusiveCallbackGroup())
         steady_timer(self, _STATUS_PERIOD_S, self._publish_status)
-        diagnostics.DiagnosticsPublisher(self, self._diagnose)
+        diagnostics.DiagnosticsPublisher(self, lambda: self._report.diagnose(self._policy))
         if self.values.autostart:
             self._autostart_timer = steady_timer(self, 0.0, self._autostart)
 
@@ -138,13 +120,11 @@ class PolicyNode(LifecycleNode):
         try:
             self._policy = self._worker.start()
         except Exception as error:
-            self._problem = ' '.join(f'{error}'.split()) or type(error).__name__
-            self.get_logger().error(f'configure refused: {self._problem}')
+            self._report.problem = ' '.join(f'{error}'.split()) or type(error).__name__
+            self.get_logger().error(f'configure refused: {self._report.problem}')
             self._worker = None
             return TransitionCallbackReturn.FAILURE
-        self._problem = ''
-        self._status = PolicyStatus()
-        self._state = PolicyStatus.INACTIVE
+        self._report.loaded()
         self._listen_to_cameras()
         self.get_logger().info(
             f'policy ready after {time.monotonic() - started_s:.1f} s,'
@@ -154,13 +134,13 @@ class PolicyNode(LifecycleNode):
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Accept goals from now on."""
         self._active = True
-        self._state = PolicyStatus.IDLE
+        self._report.state = PolicyStatus.IDLE
         return super().on_activate(state)
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """End the goal and accept none."""
         self._deactivate()
-        self._state = PolicyStatus.INACTIVE
+        self._report.state = PolicyStatus.INACTIVE
         return super().on_deactivate(state)
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -178,6 +158,12 @@ class PolicyNode(LifecycleNode):
         self._deactivate()
         self._unload()
 
+    def destroy_node(self) -> None:
+        """Leave the ROS graph at once; rclpy leaves action and lifecycle to the collector."""
+        self._goals.destroy()
+        super().destroy_node()
+        self._state_machine.destroy_when_not_in_use()
+
     def _deactivate(self) -> None:
         self._active = False
         self._goals.end(
@@ -190,7 +176,7 @@ class PolicyNode(LifecycleNode):
         if self._worker is not None:
             self._worker.stop()
         self._worker = self._policy = None
-        self._state = PolicyStatus.UNCONFIGURED
+        self._report.state = PolicyStatus.UNCONFIGURED
 
     def _load(self) -> Policy:
         policy = self._make_policy(self.values)
@@ -201,7 +187,7 @@ class PolicyNode(LifecycleNode):
         self._autostart_timer.cancel()
         for transition in (self.trigger_configure, self.trigger_activate):
             if transition() != TransitionCallbackReturn.SUCCESS:
-                raise StartError(self._problem or 'activation was refused')
+                raise StartError(self._report.problem or 'activation was refused')
 
     # Cameras
 
@@ -241,16 +227,14 @@ class PolicyNode(LifecycleNode):
     # Work, called by the goals
 
     def _follow(self, instruction: str) -> int:
-        self._state = PolicyStatus.WAITING_FOR_IMAGE
-        self._problem = ''
-        self._published_s.clear()
+        self._report.began()
         return self._worker.follow(instruction)
 
     def _rest(self) -> None:
         if self._worker is not None:
             self._worker.rest()
-        if self._active and self._state != PolicyStatus.FAULT:
-            self._state = PolicyStatus.IDLE
+        if self._active and self._report.state != PolicyStatus.FAULT:
+            self._report.state = PolicyStatus.IDLE
 
     # Called by the worker, from its thread
 
@@ -261,31 +245,23 @@ class PolicyNode(LifecycleNode):
         self._chunks.publish(chunk_message(
             step.chunk, self._policy.action_space, sequence=self._sequence,
             observation_ns=step.frame.stamp_ns, now_ns=now_ns))
-        self._status.camera_to_chunk_ms = (now_ns - step.frame.stamp_ns) * 1e-6
+        self._latency_ms = (now_ns - step.frame.stamp_ns) * 1e-6
 
     def stepped(self, step: Step) -> None:
         """Account for a chunk that was sent."""
-        status = self._status
-        status.chunks_published += 1
-        for name in _TIMINGS:
-            setattr(status, f'{name}_ms', float(step.chunk.timing_ms.get(name, 0.0)))
-        self._published_s.append(time.monotonic())
-        self._state = PolicyStatus.RUNNING
+        self._report.stepped(step, self._latency_ms)
         self._publish_status()
         self._goals.stepped(
-            step.generation, PolicyStatus.RUNNING, status.camera_to_chunk_ms, step.chunk.plan,
+            step.generation, PolicyStatus.RUNNING, self._latency_ms, step.chunk.plan,
             step.chunk.terminate)
 
     def failed(self, generation: int, failure: Failure, reason: str) -> None:
         """Account for a frame that gave no chunk; the controller holds by itself."""
-        self._state = _STATE_OF_FAILURE[failure]
-        self._problem = ' '.join(reason.split())
-        if failure is Failure.DECODE_FAILED:
-            self._status.decode_failures += 1
-        self.get_logger().warning(
-            f'no action: {self._problem}', throttle_duration_sec=2.0)
+        problem = ' '.join(reason.split())
+        self._report.failed(failure, problem)
+        self.get_logger().warning(f'no action: {problem}', throttle_duration_sec=2.0)
         self._publish_status()
-        self._goals.failed(generation, failure, self._problem)
+        self._goals.failed(generation, failure, problem)
 
     # Questions
 
@@ -318,45 +294,10 @@ class PolicyNode(LifecycleNode):
         self._worker.ask(question, max_new_tokens).add_done_callback(forward)
         return answered
 
-    # Reports
-
     def _publish_status(self) -> None:
-        status = self._status
+        status = self._report.status(self._worker, self._goals.instruction)
         status.header.stamp = self.get_clock().now().to_msg()
-        status.state = self._state
-        status.state_text = POLICY_TEXT[self._state] + (
-            f' ({self._problem})' if self._problem and self._state != PolicyStatus.RUNNING else '')
-        status.instruction = self._goals.instruction
-        status.rate_hz = self._rate_hz()
-        if self._worker is not None:
-            boxes = self._worker.mailboxes.values()
-            status.frames_received = sum(box.received for box in boxes)
-            status.frames_superseded = sum(box.superseded for box in boxes)
-            status.frames_lost = sum(box.loss.lost for box in boxes)
-            status.frames_rejected = self._worker.frames_refused + sum(
-                box.out_of_order for box in boxes)
         self._statuses.publish(status)
-
-    def _rate_hz(self) -> float:
-        times = list(self._published_s)
-        if len(times) < 2 or time.monotonic() - times[-1] > _RATE_PAUSE_S:
-            return 0.0
-        return (len(times) - 1) / (times[-1] - times[0])
-
-    def _diagnose(self) -> diagnostics.Report:
-        status = self._status
-        troubled = self._state in (
-            PolicyStatus.STALE_IMAGE, PolicyStatus.DECODE_FAILED, PolicyStatus.WAITING_FOR_IMAGE)
-        level = diagnostics.WARN if troubled else diagnostics.OK
-        if self._state == PolicyStatus.FAULT:
-            level = diagnostics.ERROR
-        values = {name: getattr(self._policy, name, '') for name in (
-            'checkpoint_name', 'quantization', 'linear4bit_layers', 'unnorm_key')}
-        values.update(
-            rate_hz=f'{status.rate_hz:.2f}', camera_to_chunk_ms=f'{status.camera_to_chunk_ms:.1f}',
-            inference_ms=f'{status.total_ms:.1f}', frames_received=status.frames_received,
-            frames_lost=status.frames_lost, decode_failures=status.decode_failures)
-        return level, status.state_text, values
 
 
 def main() -> None:

@@ -22,6 +22,9 @@ PARAMETERS = (
         name='decoding', default='', choices=('', 'greedy', 'expectation'),
         description="How bins are chosen; empty for the checkpoint's own choice."),
     Declared(
+        name='plan', default='checkpoint', choices=('checkpoint', 'off'),
+        description='A plan before the action: as the checkpoint has it, or off if it has both.'),
+    Declared(
         name='torch_num_threads', default=0, minimum=0, maximum=256,
         description='CPU threads of torch; 0 takes half of the processors.'),
     Declared(

@@ -28,10 +28,11 @@ import rclpy
 from rclpy.clock import Clock
 from rclpy.clock import ClockType
 from rclpy.executors import ExternalShutdownException
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 from rclpy.timer import Timer
+
+from vla_policy_node.nodes.spinning import SpinThread
 
 # How long other participants get to be discovered, and a namesake to be heard on /diagnostics.
 _DISCOVERY_S = 0.5
@@ -88,32 +89,19 @@ def run(make_node: Callable[[], Node], args: Sequence[str] | None = None) -> int
 def _spin(node: Node) -> None:
     """Spin in a thread of its own until a signal comes or a callback raises."""
     stop = threading.Event()
-    failure: list[BaseException] = []
-    executor = SingleThreadedExecutor()
-    executor.add_node(node)
-
-    def spin() -> None:
-        try:
-            executor.spin()
-        except BaseException as error:
-            failure.append(error)
-        finally:
-            stop.set()
-
+    spinning = SpinThread(node, on_end=stop.set)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    thread = threading.Thread(target=spin, name='executor')
-    thread.start()
+    spinning.start()
     try:
         stop.wait()
     finally:
-        executor.shutdown()
-        thread.join()
-    if failure:
-        if not isinstance(failure[0], (StartError, ExternalShutdownException)):
+        spinning.stop()
+    if spinning.failure is not None:
+        if not isinstance(spinning.failure, (StartError, ExternalShutdownException)):
             # A bug, not a user's mistake: whoever mends it needs the place.
-            traceback.print_exception(failure[0])
-        raise failure[0]
+            traceback.print_exception(spinning.failure)
+        raise spinning.failure
 
 
 def _one_line(error: BaseException) -> str:

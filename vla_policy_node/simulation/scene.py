@@ -139,27 +139,18 @@ def _actuators() -> str:
               ctrlrange="0 {FINGER_TRAVEL_M}"/>"""
 
 
-def build_mjcf(image_size: tuple[int, int]) -> str:
-    """
-    Return the scene as MJCF text.
-
-    `image_size` is (height, width) in pixels of the largest image that will be rendered.
-    """
+def _visual(image_size: tuple[int, int]) -> str:
     height, width = image_size
-    camera = ' '.join(f'{value:g}' for value in CAMERA_POSITION)
-    blocks = ''.join(_block(colour) for colour in COLOURS)
-    return f"""
-<mujoco model="tabletop">
-  <compiler angle="radian" autolimits="true"/>
-  <option timestep="{PHYSICS_STEP_S}" integrator="implicitfast" cone="elliptic" impratio="10"/>
-  <statistic center="0.5 0 0.1" extent="1"/>
-  <visual>
+    return f"""  <visual>
     <global offwidth="{width}" offheight="{height}" fovy="{CAMERA_FOVY_DEG}"/>
     <quality shadowsize="0" offsamples="0"/>
     <map znear="0.05" zfar="10"/>
     <headlight ambient="0.5 0.5 0.5" diffuse="0.35 0.35 0.35" specular="0 0 0"/>
-  </visual>
-  <default>
+  </visual>"""
+
+
+def _defaults() -> str:
+    return f"""  <default>
     <joint damping="1" armature="0.1"/>
     <geom contype="0" conaffinity="0"/>
     <default class="visual"><geom group="1"/></default>
@@ -177,8 +168,13 @@ def build_mjcf(image_size: tuple[int, int]) -> str:
       <geom contype="1" conaffinity="3" friction="0.8 0.01 0.001" condim="4" mass="0.05"
             solref="0.006 1" solimp="0.95 0.99 0.001"/>
     </default>
-  </default>
-  <worldbody>
+  </default>"""
+
+
+def _world() -> str:
+    camera = ' '.join(f'{value:g}' for value in CAMERA_POSITION)
+    blocks = ''.join(_block(colour) for colour in COLOURS)
+    return f"""  <worldbody>
     <light name="lamp" directional="true" pos="0.5 0 2" dir="0 0 -1" castshadow="false"
            ambient="0 0 0" diffuse="0.22 0.22 0.22" specular="0 0 0"/>
     <camera name="front" pos="{camera}" xyaxes="{_look_at()}" fovy="{CAMERA_FOVY_DEG}"/>
@@ -191,8 +187,11 @@ def build_mjcf(image_size: tuple[int, int]) -> str:
     </body>
     {_ARM.format(hand=_hand())}
     {blocks}
-  </worldbody>
-  <tendon>
+  </worldbody>"""
+
+
+# The fingers move as one.
+_COUPLING = """  <tendon>
     <fixed name="fingers">
       <joint joint="finger_left" coef="0.5"/>
       <joint joint="finger_right" coef="0.5"/>
@@ -200,7 +199,24 @@ def build_mjcf(image_size: tuple[int, int]) -> str:
   </tendon>
   <equality>
     <joint joint1="finger_left" joint2="finger_right" solref="0.005 1" solimp="0.95 0.99 0.001"/>
-  </equality>
+  </equality>"""
+
+
+def build_mjcf(image_size: tuple[int, int]) -> str:
+    """
+    Return the scene as MJCF text.
+
+    `image_size` is (height, width) in pixels of the largest image that will be rendered.
+    """
+    return f"""
+<mujoco model="tabletop">
+  <compiler angle="radian" autolimits="true"/>
+  <option timestep="{PHYSICS_STEP_S}" integrator="implicitfast" cone="elliptic" impratio="10"/>
+  <statistic center="0.5 0 0.1" extent="1"/>
+{_visual(image_size)}
+{_defaults()}
+{_world()}
+{_COUPLING}
   <actuator>
     {_actuators()}
   </actuator>

@@ -1,0 +1,57 @@
+"""An executor in a thread of its own, started and stopped by another one."""
+
+from collections.abc import Callable
+import threading
+
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+
+
+class SpinThread:
+    """
+    Runs the callbacks of nodes until it is stopped or one of them raises.
+
+    It ends between two callbacks. `Executor.shutdown` while the executor spins takes away what it
+    is about to wait for, and now and then rclpy stumbles over that.
+    """
+
+    def __init__(self, *nodes: Node, on_end: Callable[[], object] = lambda: None) -> None:
+        """
+        Prepare; `start` begins.
+
+        :param on_end: called in the thread when it ends, for whatever reason.
+        """
+        self.executor = SingleThreadedExecutor()
+        for node in nodes:
+            self.executor.add_node(node)
+        self.failure: BaseException | None = None
+        self._on_end = on_end
+        self._thread = threading.Thread(target=self._spin, name='executor', daemon=True)
+
+    def start(self) -> None:
+        """Begin to run callbacks."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Wait for the callback in progress; none comes afterwards, and nodes may be destroyed."""
+        self.executor.create_task(_leave)
+        self._thread.join()
+        self.executor.shutdown()
+
+    def _spin(self) -> None:
+        try:
+            self.executor.spin()
+        except _StoppedError:
+            pass
+        except BaseException as error:
+            self.failure = error
+        finally:
+            self._on_end()
+
+
+class _StoppedError(Exception):
+    """Leaves the loop of an executor from within."""
+
+
+def _leave() -> None:
+    raise _StoppedError
