@@ -1,5 +1,6 @@
 """What every action tokenizer keeps; each scheme's test inherits these classes."""
 
+import functools
 import random
 
 from hypothesis import given
@@ -10,6 +11,8 @@ from hypothesis.extra import numpy as hnp
 import numpy as np
 import pytest
 
+from vla_policy_node.token_automaton import FreeText
+
 properties = settings(max_examples=25, deadline=None,
                       suppress_health_check=[HealthCheck.differing_executors])
 
@@ -17,11 +20,24 @@ properties = settings(max_examples=25, deadline=None,
 def random_walk(tokenizer, seed):
     """Return a sequence of legal tokens, chosen blindly until none is legal."""
     choose = random.Random(seed).choice
+    cursor = tokenizer.start()
     produced = []
     while (legal := tokenizer.legal_next(produced)).size:
+        np.testing.assert_array_equal(cursor.legal, legal)
         produced.append(int(choose(legal)))
+        cursor.advance(produced[-1])
         assert len(produced) <= tokenizer.max_length
+    assert cursor.legal.size == 0
     return produced
+
+
+def plan_text(max_tokens=5):
+    """Return the slot of a plan in free text: the bins of every scheme are words, 8, 7 ends it."""
+    words = np.r_[0:1300, 4000:4400, 31700:32000, 49200:49600]
+    return FreeText(words=words, end=(8, 7), max_tokens=max_tokens)
+
+
+PLAN_WORDS = [[[3], [4], [5, 6]], [[2, 2]]]
 
 
 class ActionTokenizerContract:
@@ -32,11 +48,17 @@ class ActionTokenizerContract:
     def make(self, **layout):
         raise NotImplementedError
 
-    def layouts(self):
-        yield self.make()
-        yield self.make(horizon=3)
-        yield self.make(terminate=True)
-        yield self.make(horizon=2, terminate=True, plan_length=2)
+    @classmethod
+    @functools.cache
+    def layouts(cls):
+        make = cls().make
+        return [
+            make(), make(horizon=3), make(terminate=True),
+            make(horizon=2, terminate=True, plan_length=2),
+            make(plan_text=plan_text()),
+            make(plan_words=PLAN_WORDS, plan_length=2),
+            make(plan_text=plan_text(2), plan_words=PLAN_WORDS, plan_length=1, terminate=True),
+        ]
 
     def test_the_stated_error_is_the_scheme_s(self):
         assert self.make().max_error == self.max_error
@@ -73,9 +95,60 @@ class ActionTokenizerContract:
         for tokenizer in self.layouts():
             produced = random_walk(tokenizer, seed)
             decoded = tokenizer.decode(produced)
-            again = tokenizer.encode(
-                decoded.actions, terminate=decoded.terminate, plan=decoded.plan)
-            np.testing.assert_array_equal(tokenizer.decode(again).actions, decoded.actions)
+            again = tokenizer.decode(tokenizer.encode(
+                decoded.actions, terminate=decoded.terminate, plan=decoded.plan,
+                plan_words=decoded.plan_words, plan_ids=decoded.plan_ids))
+            np.testing.assert_array_equal(again.actions, decoded.actions)
+            assert again.plan_words == decoded.plan_words
+            assert again.plan_ids == decoded.plan_ids == tuple(
+                produced[:len(decoded.plan_ids)])
+
+    @properties
+    @given(text=st.lists(st.integers(0, 999).filter(lambda token: token != 8), max_size=5),
+           word=st.integers(0, 2), values=hnp.arrays(np.float64, (1, 7),
+                                                     elements=st.floats(-1, 1)))
+    def test_a_plan_in_words_is_legal_at_every_step_and_comes_back(self, text, word, values):
+        tokenizer = self.make(plan_text=plan_text(), plan_words=PLAN_WORDS, terminate=True)
+        text = [token for token in text if token in tokenizer.plan_text.words]
+        ids = tokenizer.encode(values, plan_ids=text, plan_words=(word, 0), terminate=True)
+        assert ids[:len(text) + 2] == [*text, 8, 7]
+        assert len(ids) <= tokenizer.max_length
+        for n, token in enumerate(ids):
+            assert token in tokenizer.legal_next(ids[:n])
+        assert tokenizer.legal_next(ids).size == 0
+        decoded = tokenizer.decode(ids)
+        assert (decoded.plan_ids, decoded.plan_words) == (tuple(text), (word, 0))
+        assert decoded.terminate is True
+        plain = self.make(terminate=True)
+        assert ids[-len(plain.encode(values)):] == plain.encode(values, terminate=True)
+
+    def test_the_end_marker_may_come_at_once_and_must_come_after_the_most_tokens(self):
+        tokenizer = self.make(plan_text=plan_text(2))
+        assert 8 in tokenizer.legal_next([])
+        assert tokenizer.legal_next([7, 1]).tolist() == [8]
+        assert tokenizer.legal_next([7, 1, 8]).tolist() == [7]
+        first = self.make().legal_next([]).tolist()
+        assert tokenizer.legal_next([7, 1, 8, 7]).tolist() == first
+        assert tokenizer.legal_next([8, 7]).tolist() == first
+        assert tokenizer.max_length == 4 + self.make().max_length
+        assert tokenizer.sequence_length is None
+
+    def test_a_plan_that_cannot_be_written_is_refused(self):
+        tokenizer = self.make(plan_text=plan_text(2), plan_words=PLAN_WORDS)
+        zeros, words = np.zeros((1, 7)), (0, 0)
+        with pytest.raises(ValueError, match='expected at most 2 tokens, found 3; shorten'):
+            tokenizer.encode(zeros, plan_words=words, plan_ids=[1, 1, 1])
+        with pytest.raises(ValueError, match='expected ids of words, found 8, which ends'):
+            tokenizer.encode(zeros, plan_words=words, plan_ids=[1, 8])
+        for wrong in ((), (3, 0), (-1, 0), (0, 0, 0)):
+            with pytest.raises(ValueError, match=r'numbers below \[3, 1\] for the plan words'):
+                tokenizer.encode(zeros, plan_words=wrong)
+        with pytest.raises(ValueError, match='expected no plan text, found 1 tokens'):
+            self.make().encode(zeros, plan_ids=[1])
+
+    def test_a_plan_that_does_not_end_is_refused(self):
+        with pytest.raises(ValueError, match='a text and 7 numbers, found 0 numbers in 2 tokens'):
+            self.make(plan_text=plan_text()).decode([1, 2])
 
     def test_the_decoded_shapes_are_as_stated(self):
         tokenizer = self.make(horizon=3)
@@ -190,6 +263,23 @@ class OneTokenContract(ActionTokenizerContract):
         assert kinds[-1] == ('action', 13)
         with pytest.raises(ValueError, match='expected 0 <= n < 17'):
             tokenizer.position(17)
+
+    def test_positions_name_words_of_one_length(self):
+        tokenizer = self.make(plan_words=[[[2], [3]], [[4, 5]]], plan_length=2)
+        assert tokenizer.sequence_length == 12
+        assert [tokenizer.position(n) for n in range(6)] == [
+            ('word', 0), ('word', 1), ('word', 1), ('plan', 0), ('plan', 1), ('action', 0)]
+
+    def test_a_place_in_a_plan_of_free_text_has_no_number(self):
+        with pytest.raises(ValueError, match='no free text'):
+            self.make(plan_text=plan_text()).position(0)
+
+    def test_bins_are_no_words_of_a_plan(self):
+        tokenizer = self.make(plan_text=plan_text())
+        assert not np.isin(tokenizer.legal_next([]), tokenizer.bin_token_ids).any()
+        assert np.array_equal(tokenizer.choice_ids, np.sort(tokenizer.bin_token_ids))
+        with pytest.raises(ValueError, match='found .*, which ends the text or is no word'):
+            tokenizer.encode(np.zeros((1, 7)), plan_ids=tokenizer.bin_token_ids[:1])
 
     def test_only_two_tokens_can_be_the_flag(self):
         tokenizer = self.make(terminate=True)

@@ -2,6 +2,10 @@
 
 from action_tokenizer_contract import ActionTokenizerContract
 from action_tokenizer_contract import OneTokenContract
+from action_tokenizer_contract import properties
+from action_tokenizer_contract import random_walk
+from hypothesis import given
+from hypothesis import strategies as st
 import numpy as np
 import pytest
 
@@ -12,8 +16,10 @@ from vla_policy_node.action_tokenizer import AddedTokens
 from vla_policy_node.action_tokenizer import build_action_tokenizer
 from vla_policy_node.action_tokenizer import LevelTokens
 from vla_policy_node.action_tokenizer import OverwrittenTokens
+from vla_policy_node.action_tokenizer import plan_token_ids
 from vla_policy_node.action_tokenizer import text_number_ids
 from vla_policy_node.action_tokenizer import TextNumberTokens
+from vla_policy_node.token_automaton import FreeText
 from vla_policy_node.vla_config import TokenizerConfig
 
 SPACE = 9
@@ -254,6 +260,93 @@ def test_the_text_scheme_is_built_from_the_model_s_numbers():
     assert isinstance(tokenizer, TextNumberTokens)
     with pytest.raises(ValueError, match='expected number_token_ids, found none'):
         build_action_tokenizer(config)
+
+
+def letter_encoder(text):
+    """Tokenize as a vocabulary of single letters, without white space, does."""
+    return [ord(letter) for letter in text if not letter.isspace()]
+
+
+PLANNED = {'scheme': 'added', 'first_id': 300, 'plan_length': 2,
+           'plan_words': [['a', 'bc'], ['at']], 'plan_text': {'max_tokens': 3, 'end': '.'}}
+
+
+def test_a_plan_is_built_as_the_model_s_tokenizer_writes_it():
+    config = TokenizerConfig.model_validate(PLANNED)
+    ids = plan_token_ids(config, letter_encoder, lambda: range(97, 400))
+    tokenizer = build_action_tokenizer(config, **ids)
+    sequence = tokenizer.encode(
+        np.zeros((1, 7)), plan=(-1, 1), plan_words=(1, 0), plan_ids=[104, 105])
+    assert sequence[:9] == [104, 105, 46, 98, 99, 97, 116, 300, 555]
+    # Letters and the full stop, but no action token.
+    assert tokenizer.legal_next([]).tolist() == [46, *range(97, 300)]
+
+
+def test_a_vocabulary_is_not_asked_for_where_no_text_is_planned():
+    config = TokenizerConfig(scheme='added', first_id=300)
+    assert plan_token_ids(config, letter_encoder, lambda: 1 / 0) == {}
+
+
+def test_an_end_marker_that_the_tokenizer_drops_is_refused():
+    config = TokenizerConfig.model_validate({**PLANNED, 'plan_text': {}})
+    with pytest.raises(ValueError, match=r"expected text that the model can write, found '\\n'"):
+        plan_token_ids(config, letter_encoder, lambda: range(97, 120))
+
+
+def test_a_configured_plan_needs_its_ids():
+    config = TokenizerConfig.model_validate(PLANNED)
+    with pytest.raises(ValueError, match='ids of plan_words exactly where the configuration'):
+        build_action_tokenizer(config)
+    with pytest.raises(ValueError, match='ids of plan_words exactly where the configuration'):
+        build_action_tokenizer(
+            TokenizerConfig(scheme='added', first_id=300), plan_words=[[[1]]])
+
+
+def test_numbers_may_be_words_of_a_plan_where_bins_are_numbers():
+    tokenizer = TextNumberTokens(
+        number_token_ids=[[1000 + number] for number in range(256)],
+        plan_text=FreeText(words=np.arange(1200), end=(13,), max_tokens=4))
+    assert {1000, 1199} <= set(tokenizer.legal_next([]).tolist())
+    assert tokenizer.choice_ids.tolist() == list(range(1000, 1256))
+
+
+def test_words_of_which_one_begins_another_are_refused_without_a_separator():
+    with pytest.raises(ValueError, match='can be told apart'):
+        AddedTokens(first_id=300, plan_words=[[[1], [1, 2]]])
+    tokenizer = TextNumberTokens(number_token_ids=DIGIT_WORDS, separator_ids=[SPACE],
+                                 plan_words=[[[1], [1, 2]]])
+    assert tokenizer.legal_next([1]).tolist() == [2, SPACE]
+
+
+@pytest.mark.parametrize(('words', 'end', 'message'), [
+    ([1, 2], (), r'an end marker of at least one id >= 0'),
+    ([1, 2], (-3,), r'an end marker of at least one id >= 0'),
+    ([3], (3,), 'at least one id >= 0 to write with'),
+    ([-1, 2], (3,), r'found \[-1, 2\]'),
+])
+def test_a_text_that_cannot_be_written_or_closed_is_refused(words, end, message):
+    with pytest.raises(ValueError, match=message):
+        FreeText(words=words, end=end, max_tokens=3)
+
+
+@properties
+@given(vocabulary=st.sets(st.integers(0, 60), min_size=2), data=st.data(),
+       max_tokens=st.integers(1, 6), seed=st.integers(0, 2**32))
+def test_any_vocabulary_and_marker_give_bounded_plans_that_decode(
+        vocabulary, data, max_tokens, seed):
+    end = data.draw(st.lists(st.sampled_from(sorted(vocabulary)), min_size=1, max_size=3))
+    tokenizer = TextNumberTokens(
+        number_token_ids=DIGIT_WORDS, separator_ids=[SPACE], terminate=True,
+        plan_text=FreeText(words=sorted(vocabulary), end=end, max_tokens=max_tokens))
+    walk = random_walk(tokenizer, seed)
+    decoded = tokenizer.decode(walk)
+    n = len(decoded.plan_ids)
+    assert n <= max_tokens
+    assert set(decoded.plan_ids) <= vocabulary - {end[0]}
+    assert walk[n:n + len(end)] == end
+    again = tokenizer.encode(
+        decoded.actions, terminate=decoded.terminate, plan_ids=decoded.plan_ids)
+    assert again == walk
 
 
 @pytest.mark.parametrize('quantizer', [EVEN_BINS, OPENVLA_BINS, RT1_LEVELS])

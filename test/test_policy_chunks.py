@@ -8,10 +8,14 @@ import pytest
 from vla_policy_node.action_space import ActionSpace
 from vla_policy_node.action_space import NormStats
 from vla_policy_node.action_tokenizer import AddedTokens
+from vla_policy_node.action_tokenizer import Decoded
 from vla_policy_node.action_tokenizer import TextNumberTokens
 from vla_policy_node.policy import DecodeError
 from vla_policy_node.policy.chunks import build_chunk
-from vla_policy_node.policy.chunks import plan_text
+from vla_policy_node.policy.chunks import clean_plan
+from vla_policy_node.policy.chunks import MAX_PLAN_CHARACTERS
+from vla_policy_node.policy.chunks import PlanDescription
+from vla_policy_node.vla_config import TokenizerConfig
 
 SPACE = ActionSpace(
     frame='base', rotation='rotation_vector', gripper='open_is_one', period_s=0.2,
@@ -47,8 +51,8 @@ def test_the_expected_value_is_executed_instead_of_the_bin():
 def test_the_plan_and_the_flag_are_not_part_of_the_action():
     tokenizer = AddedTokens(first_id=0, plan_length=2, terminate=True)
     tokens = [0, 255, 1, 128, 128, 128, 128, 128, 128, 200]
-    chunk = build_chunk(sequence(tokens), tokenizer, SPACE, {})
-    assert chunk.plan == 'at 0.00 1.00'
+    chunk = build_chunk(sequence(tokens), tokenizer, SPACE, {}, lambda decoded: 'my plan')
+    assert chunk.plan == 'my plan'
     assert chunk.terminate is True
     assert chunk.token_ids.tolist() == [[128, 128, 128, 128, 128, 128, 200]]
     assert chunk.all_token_ids.tolist() == tokens
@@ -69,6 +73,34 @@ def test_tokens_that_are_no_action_raise_and_never_become_a_motion():
         build_chunk(sequence([3] * 7), AddedTokens(first_id=1000), SPACE, {})
 
 
+def describe(decoded_plan, config=None, text=''):
+    """Return the plan in words; decoded_plan: the fields of the decoded plan."""
+    config = TokenizerConfig(scheme='added', first_id=300, **(config or {}))
+    decoded = Decoded(actions=None, bins=None, spans=None, terminate=False, **decoded_plan)
+    return PlanDescription(config, lambda ids: text)(decoded)
+
+
 def test_a_pointing_plan_is_told_in_shares_of_the_image():
-    assert plan_text((-0.06, 0.62)) == 'at 0.47 0.81'
-    assert plan_text(()) == ''
+    assert describe({'plan': (-0.06, 0.62)}) == 'at 0.47 0.81'
+    assert describe({}) == ''
+
+
+def test_a_plan_of_words_and_numbers_is_a_sentence():
+    words = {'plan_words': (('red', ' blue'), (' block at',))}
+    assert describe({'plan_words': (1, 0), 'plan': (-0.06, 0.62)}, words) == (
+        'blue block at 0.47 0.81')
+    assert describe({'plan_words': (0, 0)}, {'plan_words': (('pick',), ('up',))}) == 'pick up'
+    assert describe({'plan_words': (0,), 'plan': (0, 0)}, {'plan_words': (('pick',),)}) == (
+        'pick at 0.50 0.50')
+
+
+def test_a_plan_in_free_text_is_decoded_and_cleaned():
+    text = ' pick\x1b[31m\trxbar\u202e\n chocolate\x00 '
+    assert describe({'plan_ids': (7, 8)}, text=text) == 'pick[31m rxbar chocolate'
+    assert describe({'plan_ids': (7,), 'plan': (0.0, 0.0)}, text='pick') == 'pick at 0.50 0.50'
+    assert describe({'plan_ids': (7,)}, text='\n\x07') == ''
+
+
+def test_a_long_plan_is_cut():
+    assert clean_plan('word ' * 100) == ('word ' * 40).rstrip() + '\u2026'
+    assert len(clean_plan('x' * 999)) == MAX_PLAN_CHARACTERS

@@ -21,7 +21,10 @@ from vla_policy_node.policy import DecodeError
 from vla_policy_node.policy import PolicyError
 from vla_policy_node.policy.decoding import ConstrainedDecoder
 from vla_policy_node.policy.inputs import InputBuilder
+from vla_policy_node.token_automaton import FreeText
 
+WORD_IDS = range(7, FIRST_NUMBER_ID)
+END_ID = 2
 PROMPT = 'pick up the red block <image> Action:'
 N_IMAGES = {torch.float32: 50, torch.bfloat16: 20}
 
@@ -38,6 +41,12 @@ class Family:
         shape = (IMAGE_SIZE, IMAGE_SIZE, 3)
         image = np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
         return self._builder.build(PROMPT, [image])
+
+
+def planner(max_tokens=6, end=(END_ID,), **layout):
+    """Return a tokenizer whose actions follow a plan in free text."""
+    text = FreeText(words=WORD_IDS, end=end, max_tokens=max_tokens)
+    return AddedTokens(first_id=FIRST_NUMBER_ID, plan_text=text, **layout)
 
 
 @pytest.fixture(scope='module', params=['llava', 'paligemma'])
@@ -109,6 +118,80 @@ def test_numbers_of_several_tokens_with_forced_separators_decode_alike(llava):
         assert ids == generate_with_mask(llava.model, inputs, tokenizer, len(ids))
         assert (decoding.probabilities[3::4] == 1.0).all()
         tokenizer.decode(ids)
+
+
+def test_a_plan_in_free_text_is_decoded_as_generate_would(family):
+    words = [[[WORD_IDS[3]], [WORD_IDS[4]]], [[WORD_IDS[5], WORD_IDS[6]]]]
+    tokenizer = planner(max_tokens=4, end=(END_ID, 3), plan_words=words, plan_length=1)
+    decoder = ConstrainedDecoder(family.model, tokenizer)
+    for seed in range(10):
+        inputs = family.inputs(seed)
+        ids = decoder.decode(inputs).token_ids.tolist()
+        assert ids == generate_with_mask(family.model, inputs, tokenizer, len(ids))
+        assert len(tokenizer.decode(ids).plan_ids) <= 4
+
+
+def test_a_plan_without_end_is_closed_at_its_bound(llava, biased):
+    biased[:] = -1e4
+    biased[:FIRST_NUMBER_ID] = 1e4
+    biased[END_ID] = -1e5
+    decoding = ConstrainedDecoder(llava.model, planner(max_tokens=5)).decode(llava.inputs(0))
+    assert set(decoding.token_ids[:5].tolist()) <= set(WORD_IDS)
+    assert decoding.token_ids[5] == END_ID
+    assert decoding.probabilities[5] == 1.0
+    assert decoding.token_ids.size == 5 + 1 + 7
+
+
+def test_a_plan_may_be_empty_and_the_same_action_follows_every_time(llava, biased):
+    biased[END_ID] = 1e4
+    tokenizer = planner(horizon=2)
+    decoding = ConstrainedDecoder(llava.model, tokenizer).decode(llava.inputs(0))
+    assert decoding.token_ids[0] == END_ID
+    assert tokenizer.decode(decoding.token_ids).plan_ids == ()
+    assert decoding.token_ids.size == 1 + 14
+
+
+def test_a_plan_holds_no_special_token_however_much_the_model_wants_it(llava, biased):
+    tokenizer = planner()
+    calm = ConstrainedDecoder(llava.model, tokenizer).decode(llava.inputs(1))
+    biased[[0, 1, 3, 4, 5, 6]] = float('nan')
+    wild = ConstrainedDecoder(llava.model, tokenizer).decode(llava.inputs(1))
+    assert wild.token_ids.tolist() == calm.token_ids.tolist()
+
+
+def test_a_word_whose_logit_is_not_finite_raises(llava, biased):
+    biased[WORD_IDS[2]] = float('nan')
+    with pytest.raises(DecodeError, match='token 0: 1 of 16 legal logits'):
+        ConstrainedDecoder(llava.model, planner()).decode(llava.inputs(0))
+
+
+def test_only_actions_are_expectations_after_a_plan_in_text(llava):
+    tokenizer = planner(terminate=True, plan_length=2)
+    greedy, expected = (
+        ConstrainedDecoder(llava.model, tokenizer, decoding).decode(llava.inputs(3))
+        for decoding in ('greedy', 'expectation'))
+    plan = tokenizer.decode(expected.token_ids).plan_ids
+    before = len(plan) + 1 + 2 + 1
+    assert expected.token_ids[:before].tolist() == greedy.token_ids[:before].tolist()
+    assert np.isnan(expected.values).tolist() == [True] * before + [False] * 7
+
+
+def test_the_whole_head_is_computed_for_a_plan_in_text_only(llava):
+    inputs = llava.inputs(0)
+    with torch.inference_mode():
+        logits = llava.model(**inputs).logits[0, -1].numpy()
+    whole = ConstrainedDecoder(llava.model, planner()).first_logits(inputs)
+    np.testing.assert_allclose(whole[:16], logits[[END_ID, *WORD_IDS]], rtol=1e-4, atol=1e-4)
+    plain = AddedTokens(first_id=FIRST_NUMBER_ID)
+    cut = ConstrainedDecoder(llava.model, plain).first_logits(inputs)
+    np.testing.assert_allclose(cut, logits[FIRST_NUMBER_ID:], rtol=1e-4, atol=1e-4)
+
+
+def test_words_beyond_the_vocabulary_are_refused(llava):
+    text = FreeText(words=range(400), end=(END_ID,), max_tokens=3)
+    with pytest.raises(PolicyError, match='ids 0..399.*ids 0..277'):
+        ConstrainedDecoder(
+            llava.model, AddedTokens(first_id=FIRST_NUMBER_ID, plan_text=text))
 
 
 def test_two_forced_tokens_in_one_step_keep_three_axis_positions():

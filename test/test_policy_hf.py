@@ -3,6 +3,7 @@
 import json
 import shutil
 import socket
+from types import SimpleNamespace
 
 import numpy as np
 from policy_contract import observation
@@ -11,16 +12,25 @@ from policy_models import digit_tokenizer
 from policy_models import save_llava
 from policy_models import save_paligemma
 from policy_models import vla_config
+from policy_models import word_tokenizer
 import pytest
 from safetensors.torch import load_file
 from safetensors.torch import save_file
+from tokenizers import decoders
+from tokenizers import models as token_models
+from tokenizers import pre_tokenizers
 from tokenizers import Tokenizer
 from tokenizers.processors import TemplateProcessing
+from transformers import PreTrainedTokenizerFast
 
 from vla_policy_node.policy import load_policy
 from vla_policy_node.policy import Observation
 from vla_policy_node.policy import PolicyError
 from vla_policy_node.policy import run_self_test
+from vla_policy_node.policy.chunks import build_chunk
+from vla_policy_node.policy.chunks import PlanDescription
+from vla_policy_node.policy.loading import load_action_tokenizer
+from vla_policy_node.vla_config import VlaConfig
 
 PLAN = {'scheme': 'text', 'separator': '', 'plan_length': 2, 'terminate': True, 'horizon': 2}
 
@@ -118,6 +128,68 @@ def test_plan_flag_and_horizon_come_out_of_one_call(tmp_path):
     assert chunk.actions.shape == chunk.token_ids.shape == (2, 7)
     assert chunk.all_token_ids.shape == (2 + 1 + 14,)
     assert chunk.plan.startswith('at ') and len(chunk.plan.split()) == 3
+
+
+def test_a_plan_in_free_text_comes_out_as_words(tmp_path):
+    scheme = {'scheme': 'text', 'separator': '', 'plan_words': [['red', 'green'], ['block what']],
+              'plan_text': {'max_tokens': 4, 'end': 'Action:'}}
+    policy = load_plain(save_llava(tmp_path, tokenizer=scheme))
+    run_self_test(policy)
+    plans = {policy.infer(observation(level)).plan for level in range(0, 250, 50)}
+    words = {*word_tokenizer().get_vocab()} - {'Action:', *word_tokenizer().all_special_tokens}
+    for plan in plans:
+        *text, colour, block, what = plan.split()
+        assert len(text) <= 4 and set(text) <= words
+        assert (colour in ('red', 'green'), block, what) == (True, 'block', 'what')
+
+
+def test_a_byte_level_vocabulary_plans_up_to_the_end_of_a_line():
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(token_models.BPE({letter: i for i, letter in enumerate(alphabet)}, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    words = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token='<eos>', additional_special_tokens=['<image>'])
+    config = VlaConfig.model_validate(vla_config(tokenizer={
+        'scheme': 'added', 'first_id': 300, 'plan_text': {}, 'plan_words': [[' red', ' blue']]}))
+    actions = load_action_tokenizer(config, words)
+    text = words.encode('go \u00e9!')
+    ids = actions.encode(np.zeros((1, 7)), plan_ids=text, plan_words=(1,))
+    assert words.decode(ids[:len(text) + 6]) == 'go \u00e9!\n blue'
+    chunk = build_chunk(
+        SimpleNamespace(token_ids=np.array(ids), probabilities=np.ones(len(ids)),
+                        values=np.full(len(ids), np.nan)),
+        actions, config.build_action_space()[1], {},
+        PlanDescription(config.tokenizer, words.decode))
+    assert chunk.plan == 'go \u00e9! blue'
+    assert actions.legal_next([]).tolist() == list(range(256))  # No <eos>, no <image>.
+
+
+def test_a_plan_may_be_left_out_where_that_was_trained(tmp_path):
+    prompt = {**vla_config()['prompt'], 'action_at_once': '{instruction} <image> what'}
+    directory = save_llava(tmp_path, tokenizer=PLAN, prompt=prompt)
+    at_once = load_plain(directory, plan=False).infer(observation())
+    assert (at_once.plan, at_once.all_token_ids.size) == ('', 1 + 14)
+    change(directory, 'vla_config.json', tokenizer={**PLAN, 'plan_length': 0},
+           prompt={**prompt, 'action': prompt['action_at_once']})
+    same = load_plain(directory).infer(observation())
+    np.testing.assert_array_equal(at_once.actions, same.actions)
+
+
+def test_a_plan_that_was_always_trained_cannot_be_left_out(tmp_path):
+    with pytest.raises(ValueError, match='plan off: .* leave the plan on'):
+        load_plain(save_llava(tmp_path, tokenizer=PLAN), plan=False)
+
+
+def test_a_checkpoint_without_a_plan_needs_no_second_prompt(checkpoint, plain):
+    at_once = load_plain(checkpoint, plan=False).infer(observation())
+    np.testing.assert_array_equal(at_once.actions, plain.infer(observation()).actions)
+
+
+def test_a_word_of_the_plan_that_the_model_does_not_know_is_named(tmp_path):
+    plan = {'scheme': 'text', 'separator': '', 'plan_words': [['red', 'purple']]}
+    with pytest.raises(PolicyError, match="text that the model knows, found 'purple'"):
+        load_plain(save_llava(tmp_path, tokenizer=plan))
 
 
 def test_numbers_written_digit_by_digit_are_decoded(tmp_path):

@@ -67,6 +67,17 @@ def test_a_file_by_hand_is_read(tmp_path):
     assert config.tokenizer == TokenizerConfig(scheme='added', first_id=300, plan_length=2)
 
 
+def test_a_plan_in_words_survives_the_file_and_no_plan_leaves_no_trace(tmp_path):
+    document = changed('tokenizer', 'plan_text', to={'max_tokens': 9})
+    document['tokenizer']['plan_words'] = [['red', 'blue'], [' block at']]
+    VlaConfig.model_validate(document).save(tmp_path)
+    tokenizer = VlaConfig.load(tmp_path).tokenizer
+    assert (tokenizer.plan_text.max_tokens, tokenizer.plan_text.end) == (9, '\n')
+    assert tokenizer.plan_words == (('red', 'blue'), (' block at',))
+    VlaConfig.model_validate(make_document()).save(tmp_path)
+    assert 'plan_text' not in json.loads((tmp_path / 'vla_config.json').read_text())['tokenizer']
+
+
 def test_openvla_s_proprio_statistics_are_kept(tmp_path):
     document = changed('norm_stats', 'tabletop', 'proprio', to={'mean': [0.0] * 8})
     config = VlaConfig.load(write(tmp_path, document))
@@ -92,6 +103,9 @@ def test_the_action_space_is_built_for_a_data_set():
     (changed('tokenizer', 'first_id', to=...), r"tokenizer: scheme 'added' takes exactly one of "
                                                r'\[first_id, token_ids\] but \[\] is given'),
     (changed('tokenizer', 'vocab_size', to=32000), r'but \[vocab_size, first_id\] is given'),
+    (changed('tokenizer', 'plan_text', to={'max_tokens': 0}), r'max_tokens: .*found 0'),
+    (changed('tokenizer', 'plan_text', to={'end': ''}), r'plan_text\.end: .*at least 1 char'),
+    (changed('tokenizer', 'plan_words', to=[[]]), r'plan_words\.0: .*at least 1 item'),
     (changed('norm_stats', 'tabletop', 'action', 'q01', to=[0.0] * 6),
      r'norm_stats\.tabletop\.action\.q01: .*at least 7 items'),
     (changed('norm_stats', 'tabletop', 'action', 'q01', to=[9.0] * 7),

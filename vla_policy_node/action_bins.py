@@ -51,12 +51,27 @@ def _read_only(values: np.ndarray) -> np.ndarray:
 _EDGES = np.linspace(-1.0, 1.0, N_BINS)
 _CENTRES = (_EDGES[:-1] + _EDGES[1:]) / 2.0
 
+
+# Functions with names, because loaders pickle tokenizers into their workers.
+def _even_index(values: np.ndarray) -> np.ndarray:
+    return np.minimum(np.floor((values + 1.0) * (N_BINS / 2.0)), N_BINS - 1)
+
+
+def _openvla_index(values: np.ndarray) -> np.ndarray:
+    return np.digitize(values, _EDGES) - 1
+
+
+def _level_index(values: np.ndarray) -> np.ndarray:
+    return np.minimum(
+        np.floor((values + 1.0) / 2.0 * (N_BINS - 1) + _LEVEL_SLACK), N_BINS - 1)
+
+
 # RT-2: "cut evenly into 256 bins", decoded at their centres. Zero lies on an edge.
 EVEN_BINS = Quantizer(
     name='even',
     values=_read_only((np.arange(N_BINS) + 0.5) * 2.0 / N_BINS - 1.0),
     max_error=1.0 / N_BINS,
-    index=lambda a: np.minimum(np.floor((a + 1.0) * (N_BINS / 2.0)), N_BINS - 1),
+    index=_even_index,
 )
 
 # OpenVLA: 256 edges make 255 intervals; the 256th bin is hit by exactly 1.0 only and shares the
@@ -65,7 +80,7 @@ OPENVLA_BINS = Quantizer(
     name='openvla',
     values=_read_only(np.append(_CENTRES, _CENTRES[-1])),
     max_error=1.0 / (N_BINS - 1),
-    index=lambda a: np.digitize(a, _EDGES) - 1,
+    index=_openvla_index,
 )
 
 # RT-1: 256 levels with both ends exact, and truncation as published: the decoded value is never
@@ -74,6 +89,5 @@ RT1_LEVELS = Quantizer(
     name='rt1',
     values=_read_only(np.arange(N_BINS) / (N_BINS - 1) * 2.0 - 1.0),
     max_error=2.0 / (N_BINS - 1),
-    index=lambda a: np.minimum(
-        np.floor((a + 1.0) / 2.0 * (N_BINS - 1) + _LEVEL_SLACK), N_BINS - 1),
+    index=_level_index,
 )

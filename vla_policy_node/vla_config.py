@@ -31,6 +31,7 @@ CONFIG_NAME = 'vla_config.json'
 _Seven = Annotated[tuple[FiniteFloat, ...], Field(min_length=7, max_length=7)]
 _TokenId = Annotated[int, Field(ge=0)]
 _Pixels = Annotated[int, Field(ge=1)]
+_Words = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)]
 _Sha256 = Annotated[str, Field(pattern=r'^[0-9a-f]{64}$')]
 
 # Which fields say where the 256 bins live in the vocabulary; exactly one of them is given.
@@ -60,13 +61,33 @@ class ActionSpaceConfig(_Section):
     period_s: Annotated[FiniteFloat, Field(gt=0.0)]
 
 
+class TextPlanConfig(_Section):
+    """
+    A plan in free text before the action.
+
+    max_tokens: then only the end marker may follow. end: closes the plan; no other token of a
+    plan is the first one that writes it.
+    """
+
+    max_tokens: Annotated[int, Field(ge=1, le=256)] = 24
+    end: Annotated[str, Field(min_length=1)] = '\n'
+
+
 class TokenizerConfig(_Section):
-    """Token scheme and sequence layout; see action_tokenizer for the meaning of each field."""
+    """
+    Token scheme and sequence layout; see action_tokenizer for the meaning of each field.
+
+    plan_text, plan_words, plan_length: the parts of a plan, in this order. plan_words: lists of
+    which one word each is said, written as they stand, white space included; a list of one word
+    is always said.
+    """
 
     scheme: Literal['text', 'overwritten', 'added', 'levels']
     horizon: Annotated[int, Field(ge=1)] = 1
     terminate: bool = False
     plan_length: Annotated[int, Field(ge=0)] = 0
+    plan_words: Annotated[tuple[_Words, ...], Field(min_length=1)] | None = None
+    plan_text: TextPlanConfig | None = None
     vocab_size: Annotated[int, Field(ge=256)] | None = None
     first_id: _TokenId | None = None
     token_ids: Annotated[tuple[_TokenId, ...], Field(min_length=256, max_length=256)] | None = None
@@ -111,17 +132,25 @@ class DatasetStats(_Section):
 
 
 class PromptConfig(_Section):
-    """How the model is asked; see prompts.PromptTemplate."""
+    """
+    How the model is asked; see prompts.PromptTemplate.
+
+    action_at_once: asks for the action without the plan, in other words than `action`; only of
+    checkpoints that were trained for both.
+    """
 
     kind: Literal['text', 'chat'] = 'text'
     action: str
+    action_at_once: str | None = None
     question: str
     lowercase: bool = False
 
     @model_validator(mode='after')
     def _placeholders_present(self) -> 'PromptConfig':
-        for name, placeholder in (('action', '{instruction}'), ('question', '{question}')):
-            if getattr(self, name).count(placeholder) != 1:
+        for name, placeholder in (('action', '{instruction}'), ('question', '{question}'),
+                                  ('action_at_once', '{instruction}')):
+            template = getattr(self, name)
+            if template is not None and template.count(placeholder) != 1:
                 raise ValueError(f'{name} must hold {placeholder} exactly once')
         return self
 
@@ -177,6 +206,25 @@ class VlaConfig(_Section):
             if Path(name).name != name or not name.endswith('.safetensors'):
                 raise ValueError(f'{name!r} must be the plain name of a .safetensors file')
         return hashes
+
+    @property
+    def plans(self) -> bool:
+        """Whether a plan comes before the action."""
+        layout = self.tokenizer
+        return bool(layout.plan_length or layout.plan_words or layout.plan_text)
+
+    def without_plan(self) -> 'VlaConfig':
+        """Return what asks for the action at once; VlaConfigError where that was not trained."""
+        if not self.plans:
+            return self
+        if self.prompt.action_at_once is None:
+            raise VlaConfigError(
+                'plan off: expected a checkpoint trained to act with and without a plan, found no '
+                f'prompt.action_at_once in {CONFIG_NAME}; leave the plan on')
+        no_plan = {'plan_length': 0, 'plan_words': None, 'plan_text': None}
+        return self.model_copy(update={
+            'tokenizer': self.tokenizer.model_copy(update=no_plan),
+            'prompt': self.prompt.model_copy(update={'action': self.prompt.action_at_once})})
 
     @classmethod
     def load(cls, directory: str | os.PathLike) -> 'VlaConfig':

@@ -4,15 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field
 import random
-import re
 
 VERBS = ('touch', 'pick', 'push left', 'push right')
 COLOURS = ('red', 'green', 'blue', 'yellow')
 
 # Training draws its scenes from seeds below 2**31, so these are scenes it never saw.
 _FIRST_SEED = 2 ** 32
-
-_NUMBER = re.compile(r'[-+]?\d+(?:\.\d+)?')
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,11 +27,11 @@ class EpisodePlan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Still:
-    """One picture of the film strip: JPEG bytes, time [s], plan point (u, v) in [0, 1]."""
+    """One picture of the film strip: JPEG bytes, time [s], the policy's plan or ''."""
 
     time_s: float
     jpeg: bytes
-    point: tuple[float, float] | None = None
+    plan: str = ''
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,14 +104,6 @@ def plan_episodes(count: int, seed: int, selection: str = '') -> list[EpisodePla
         task = draw.choice([name for name in tasks if name.rsplit(' ', 1)[0] == verb])
         plans.append(EpisodePlan(seed=_FIRST_SEED + 1000 * seed + index, task=task))
     return plans
-
-
-def plan_point(plan: str) -> tuple[float, float] | None:
-    """Return the (u, v) in [0, 1] a plan text names with exactly two numbers, else None."""
-    numbers = [float(text) for text in _NUMBER.findall(plan)]
-    if len(numbers) != 2 or not all(0 <= number <= 1 for number in numbers):
-        return None
-    return numbers[0], numbers[1]
 
 
 def outcomes_by_verb(

@@ -12,7 +12,6 @@ from vla_policy_node.bringup import CAMERA_TOPIC
 from vla_policy_node.evaluation import client as ros
 from vla_policy_node.evaluation.episodes import EpisodePlan
 from vla_policy_node.evaluation.episodes import EpisodeResult
-from vla_policy_node.evaluation.episodes import plan_point
 from vla_policy_node.evaluation.episodes import Still
 from vla_policy_node.evaluation.recording import Recorded
 from vla_policy_node.evaluation.telemetry import Telemetry
@@ -33,7 +32,7 @@ class Listener:
     def __init__(self) -> None:
         """Start empty, not recording."""
         self.telemetry = Telemetry()
-        self.point: tuple[float, float] | None = None
+        self.plan = ''
         self.tool_path: list[tuple[float, float, float, float]] = []
         self._camera: Recorded | None = None
         self._recording: list[Recorded] | None = None
@@ -61,7 +60,7 @@ class Listener:
     def episode_started(self, record: bool) -> None:
         """Forget the previous episode and keep every message from now on if `record`."""
         with self._lock:
-            self.point = None
+            self.plan = ''
             self.tool_path = []
             # What was seen before the reset shows another scene.
             self._camera = None
@@ -78,7 +77,7 @@ class Listener:
     def still(self) -> Still | None:
         """Return the newest camera frame as a small JPEG; None before the episode's first."""
         with self._lock:
-            recorded, point = self._camera, self.point
+            recorded, plan = self._camera, self.plan
         if recorded is None:
             return None
         rgb = images.to_rgb(ros.decode(recorded))
@@ -87,11 +86,11 @@ class Listener:
         _, jpeg = cv2.imencode(
             '.jpg', cv2.cvtColor(small, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 82])
         return Still(
-            time_s=time.monotonic() - self._started_s, jpeg=jpeg.tobytes(), point=point)
+            time_s=time.monotonic() - self._started_s, jpeg=jpeg.tobytes(), plan=plan)
 
     def _on_chunk(self, chunk: Any) -> None:
         self.telemetry.on_chunk(time.monotonic())
-        self.point = plan_point(chunk.plan)
+        self.plan = chunk.plan
 
     def _on_policy_status(self, message: Any) -> None:
         self.telemetry.on_policy_status(message, time.monotonic())

@@ -34,6 +34,7 @@ def load_policy(
     dtype: str = 'bfloat16',
     unnorm_key: str | None = None,
     decoding: str | None = None,
+    plan: bool = True,
 ) -> 'HFPolicy':
     """
     Load a checkpoint directory (or ``hf://owner/name``) with its ``vla_config.json``.
@@ -44,6 +45,7 @@ def load_policy(
     :param dtype: 'bfloat16', 'float32' or 'float16', of everything that is not quantised.
     :param unnorm_key: whose norm_stats un-normalise; None where the checkpoint has just one.
     :param decoding: 'greedy' or 'expectation'; None for the checkpoint's own choice.
+    :param plan: False decodes actions at once, of a checkpoint that was trained for both.
     :raises ValueError: the checkpoint or a setting is unusable; one line says how to mend it.
     """
     from vla_policy_node.policy.loading import load
@@ -55,4 +57,5 @@ def load_policy(
         dtype=dtype,
         unnorm_key=unnorm_key,
         decoding=decoding,
+        plan=plan,
     )

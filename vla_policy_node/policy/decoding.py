@@ -2,9 +2,10 @@
 Constrained decoding: prefill once, then exactly as many legal tokens as an action needs.
 
 Knows token ids and logits; knows nothing of images, prompts or physical units. The output head
-is cut to the rows that can ever be legal, which is exact: the softmax among the legal ids does not
-depend on the others. A forced token (only one id is legal) costs no step of its own: it enters the
-cache together with the next token that has to be chosen.
+is cut to the rows that can be legal, which is exact: the softmax among the legal ids does not
+depend on the others. Only while a free-text plan is written is the whole head computed. A forced
+token (only one id is legal) costs no step of its own: it enters the cache together with the next
+token that has to be chosen.
 
 Expectation decoding takes, per action dimension, the mean of the bin values weighted by their
 probability, and feeds the bin nearest to that mean back to the model, so that what the model
@@ -29,6 +30,7 @@ from transformers import GenerationConfig
 from vla_policy_node.action_tokenizer import ActionTokenizer
 from vla_policy_node.policy.types import DecodeError
 from vla_policy_node.policy.types import PolicyError
+from vla_policy_node.token_automaton import Cursor
 
 DECODINGS = ('greedy', 'expectation')
 
@@ -53,23 +55,31 @@ class Decoding:
 
 
 class CutHead:
-    """The output head of a model, cut to some of its rows while it is in use."""
+    """
+    The output head of a model, cut to some of its rows while it is in use.
 
-    def __init__(self, model: nn.Module, token_ids: np.ndarray) -> None:
-        """Copy the rows; token_ids: (M,) int64 sorted. Raise PolicyError if one is no row."""
+    :param token_ids: (M,) int64 sorted, the ids that are ever asked for.
+    :param cut_ids: (C,) int64, those whose rows are kept when ``whole`` is False.
+
+    ``whole`` may be set between two calls of the model.
+    """
+
+    def __init__(self, model: nn.Module, token_ids: np.ndarray, cut_ids: np.ndarray) -> None:
+        """Copy the rows of cut_ids; raise PolicyError if an id is no row."""
+        self.whole = False
         self._head = model.get_output_embeddings()
         if not isinstance(self._head, nn.Linear) or not self._head.weight.is_floating_point():
             raise PolicyError(
                 'expected the output head to be an unquantised linear layer, '
                 f'found {type(self._head).__name__}'
             )
-        rows = self._head.weight.shape[0]
+        self.rows = rows = self._head.weight.shape[0]
         if token_ids[0] < 0 or token_ids[-1] >= rows:
             raise PolicyError(
                 f'the action tokens are ids {token_ids[0]}..{token_ids[-1]}, but the model knows '
                 f'only ids 0..{rows - 1}; give the tokenizer section ids of this vocabulary'
             )
-        index = torch.tensor(token_ids, device=self._head.weight.device)
+        index = torch.tensor(cut_ids, device=self._head.weight.device)
         self._weight = self._head.weight.detach().index_select(0, index)
         bias = self._head.bias
         self._bias = None if bias is None else bias.detach().index_select(0, index)
@@ -88,7 +98,9 @@ class CutHead:
             del self._head.forward
 
     def _forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        """(B, T, D) hidden states -> (B, T, M) logits."""
+        """(B, T, D) hidden states -> (B, T, C) logits, or of every id of the vocabulary."""
+        if self.whole:
+            return functional.linear(hidden, self._head.weight, self._head.bias)
         return functional.linear(hidden, self._weight, self._bias)
 
 
@@ -116,7 +128,7 @@ class ConstrainedDecoder:
         self._model = model
         self._tokenizer = tokenizer
         self._expectation = decoding == 'expectation'
-        self._head = CutHead(model, tokenizer.token_ids)
+        self._head = CutHead(model, tokenizer.token_ids, tokenizer.choice_ids)
         self._value_of = _bin_values(tokenizer) if self._expectation else None
         # One beam, whatever the checkpoint's generation_config says.
         self._config = GenerationConfig(
@@ -139,8 +151,16 @@ class ConstrainedDecoder:
         return self._generate(inputs, lambda *args, **kwargs: self._loop(start, *args, **kwargs))
 
     def first_logits(self, inputs: Mapping[str, torch.Tensor]) -> np.ndarray:
-        """Return the (M,) float32 logits of the first token, over ``tokenizer.token_ids``."""
-        return self._generate(inputs, lambda *args, **kwargs: _Steps(*args, **kwargs).logits())
+        """
+        Return the (M,) float32 logits of the first token.
+
+        Over ``tokenizer.token_ids`` where a plan in free text comes first, otherwise over
+        ``tokenizer.choice_ids``, which are the same without one.
+        """
+        logits = self._generate(
+            inputs, lambda *args, **kwargs: self._prefill(*args, **kwargs).logits()
+        )
+        return logits[self._tokenizer.token_ids] if self._head.whole else logits
 
     def _generate(self, inputs: Mapping[str, torch.Tensor], loop: Callable) -> Any:
         """Let transformers prepare the inputs and call the loop."""
@@ -149,22 +169,28 @@ class ConstrainedDecoder:
                 **inputs, generation_config=self._config, custom_generate=loop
             )
 
+    def _prefill(self, *args: Any, **kwargs: Any) -> '_Steps':
+        """Run the prompt through the model, with the head that the first token needs."""
+        self._head.whole = self._tokenizer.start().kind == 'text'
+        return _Steps(*args, **kwargs)
+
     def _loop(self, start: float, *args: Any, **kwargs: Any) -> Decoding:
         """Choose tokens until the automaton is complete; called by ``generate``."""
-        steps = _Steps(*args, **kwargs)
+        steps = self._prefill(*args, **kwargs)
         prefill_end = perf_counter()
+        cursor = self._tokenizer.start()
         produced: list[int] = []
         chosen: list[tuple[float, float]] = []
-        while (legal := self._tokenizer.legal_next(produced)).size:
+        while (legal := cursor.legal).size:
             if legal.size == 1:
                 token_id, probability, value = int(legal[0]), 1.0, np.nan
             else:
-                token_id, probability, value = self._choose(
-                    steps.logits(), legal, len(produced)
-                )
+                self._head.whole = cursor.kind == 'text'
+                token_id, probability, value = self._choose(steps.logits(), cursor)
             steps.append(token_id)
             produced.append(token_id)
             chosen.append((probability, value))
+            cursor.advance(token_id)
         probabilities, values = np.array(chosen, np.float64).T
         return Decoding(
             token_ids=np.array(produced, np.int64),
@@ -174,34 +200,39 @@ class ConstrainedDecoder:
             decode_ms=1e3 * (perf_counter() - prefill_end),
         )
 
-    def _choose(
-        self, logits: np.ndarray, legal: np.ndarray, place: int
-    ) -> tuple[int, float, float]:
+    def _choose(self, logits: np.ndarray, cursor: Cursor) -> tuple[int, float, float]:
         """Return token id, its probability among the legal, and the expected value or NaN."""
-        if logits.size != self._tokenizer.token_ids.size:
-            raise DecodeError(
-                f'expected {self._tokenizer.token_ids.size} logits from the cut output head, '
-                f'found {logits.size}; this model does not use its output embeddings as its head'
-            )
-        scores = logits[np.searchsorted(self._tokenizer.token_ids, legal)]
+        scores = self._legal_scores(logits, cursor)
         if not np.isfinite(scores).all():
             raise DecodeError(
-                f'token {place}: {np.count_nonzero(~np.isfinite(scores))} of {scores.size} '
-                'legal logits are not finite; check the weights and the dtype'
+                f'token {cursor.n_tokens}: {np.count_nonzero(~np.isfinite(scores))} of '
+                f'{scores.size} legal logits are not finite; check the weights and the dtype'
             )
         probabilities = np.exp(scores - scores.max(), dtype=np.float64)
         probabilities /= probabilities.sum()
         value = np.nan
         best = int(np.argmax(scores))
-        if self._expectation and self._tokenizer.position(place).kind == 'action':
-            value, best = self._expected_bin(legal, probabilities)
-        return int(legal[best]), float(probabilities[best]), value
+        if self._expectation and cursor.kind == 'action':
+            value, best = self._expected_bin(cursor.legal, probabilities)
+        return int(cursor.legal[best]), float(probabilities[best]), value
+
+    def _legal_scores(self, logits: np.ndarray, cursor: Cursor) -> np.ndarray:
+        """Return the logits of the legal ids; DecodeError if there are not as many as expected."""
+        expected = self._head.rows if self._head.whole else self._tokenizer.choice_ids.size
+        if logits.size != expected:
+            raise DecodeError(
+                f'expected {expected} logits from the output head, found {logits.size}; '
+                'this model does not use its output embeddings as its head'
+            )
+        if self._head.whole:
+            return logits[cursor.legal]
+        return logits[np.searchsorted(self._tokenizer.choice_ids, cursor.legal)]
 
     def _expected_bin(
         self, legal: np.ndarray, probabilities: np.ndarray
     ) -> tuple[float, int]:
         """Return the expected value and the place in ``legal`` of the bin nearest to it."""
-        values = self._value_of[np.searchsorted(self._tokenizer.token_ids, legal)]
+        values = self._value_of[np.searchsorted(self._tokenizer.choice_ids, legal)]
         value = float(probabilities @ values)
         return value, int(np.argmin(np.abs(values - value)))
 
@@ -233,7 +264,7 @@ class _Steps:
         self._pending.append(token_id)
 
     def logits(self) -> np.ndarray:
-        """Return the (M,) float32 logits of what follows the tokens so far."""
+        """Return the float32 logits of what follows the tokens so far, as the head is cut."""
         if self._pending:
             self._advance()
         return self._outputs.logits[0, -1].float().cpu().numpy()
@@ -253,7 +284,7 @@ class _Steps:
 
 
 def _bin_values(tokenizer: ActionTokenizer) -> np.ndarray:
-    """Return (M,) float64, the value of each of ``tokenizer.token_ids``; NaN if it is no bin."""
-    values = np.full(tokenizer.token_ids.size, np.nan)
-    values[np.searchsorted(tokenizer.token_ids, tokenizer.bin_token_ids)] = tokenizer.bin_values
+    """Return (C,) float64, the value of each of ``tokenizer.choice_ids``; NaN if it is no bin."""
+    values = np.full(tokenizer.choice_ids.size, np.nan)
+    values[np.searchsorted(tokenizer.choice_ids, tokenizer.bin_token_ids)] = tokenizer.bin_values
     return values

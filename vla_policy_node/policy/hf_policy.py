@@ -1,6 +1,7 @@
 """A policy on a Hugging Face image-text-to-text model; knows nothing of files or ROS."""
 
 from dataclasses import dataclass
+from functools import partial
 from threading import Lock
 from time import perf_counter
 from typing import Any
@@ -14,6 +15,7 @@ from vla_policy_node import images
 from vla_policy_node.action_space import ActionSpace
 from vla_policy_node.action_tokenizer import ActionTokenizer
 from vla_policy_node.policy.chunks import build_chunk
+from vla_policy_node.policy.chunks import PlanDescription
 from vla_policy_node.policy.decoding import ConstrainedDecoder
 from vla_policy_node.policy.inputs import InputBuilder
 from vla_policy_node.policy.types import ActionChunk
@@ -65,6 +67,10 @@ class HFPolicy:
             device=loaded.device,
             dtype=loaded.dtype,
         )
+        self._describe = PlanDescription(
+            loaded.config.tokenizer,
+            partial(loaded.processor.tokenizer.decode, skip_special_tokens=True),
+        )
         self._vision = _Stopwatch(loaded.model)
         self.action_space = loaded.action_space
         self.camera_names = tuple(camera.name for camera in loaded.config.cameras)
@@ -97,7 +103,9 @@ class HFPolicy:
             'decode': decoding.decode_ms,
         }
         timing_ms['total'] = 1e3 * (perf_counter() - start)
-        return build_chunk(decoding, loaded.tokenizer, loaded.action_space, timing_ms)
+        return build_chunk(
+            decoding, loaded.tokenizer, loaded.action_space, timing_ms, self._describe
+        )
 
     def answer(self, observation: Observation, max_new_tokens: int = 64) -> str:
         """Answer ``observation.instruction`` with the whole vocabulary, greedily."""
@@ -114,7 +122,7 @@ class HFPolicy:
         return loaded.processor.tokenizer.decode(new_ids, skip_special_tokens=True).strip()
 
     def action_logits(self, observation: Observation) -> np.ndarray:
-        """Return the (M,) float32 logits of the first action token, for the self-test."""
+        """Return the float32 logits of the first token of plan or action, for the self-test."""
         with self._lock:
             return self._decoder.first_logits(self._action_inputs(self._open(), observation))
 

@@ -13,6 +13,7 @@ from transformers import PretrainedConfig
 
 from vla_policy_node.action_tokenizer import ActionTokenizer
 from vla_policy_node.action_tokenizer import build_action_tokenizer
+from vla_policy_node.action_tokenizer import plan_token_ids
 from vla_policy_node.action_tokenizer import text_number_ids
 from vla_policy_node.policy.checkpoint import one_line
 from vla_policy_node.policy.checkpoint import read_checkpoint
@@ -45,12 +46,14 @@ def load(
     dtype: str,
     unnorm_key: str | None,
     decoding: str | None,
+    plan: bool = True,
 ) -> HFPolicy:
     """See ``vla_policy_node.policy.load_policy``."""
     if decoding is not None:
         _check_choice('decoding', decoding, DECODINGS)
     loaded = load_model(
-        checkpoint, device=device, quantization=quantization, dtype=dtype, unnorm_key=unnorm_key
+        checkpoint, device=device, quantization=quantization, dtype=dtype,
+        unnorm_key=unnorm_key, plan=plan,
     )
     return HFPolicy(loaded, decoding)
 
@@ -62,6 +65,7 @@ def load_model(
     quantization: str = 'nf4',
     dtype: str = 'bfloat16',
     unnorm_key: str | None = None,
+    plan: bool = True,
 ) -> LoadedModel:
     """Load a checkpoint's model and everything that belongs to it; see ``load_policy``."""
     _check_choice('quantization', quantization, QUANTIZATIONS)
@@ -69,15 +73,17 @@ def load_model(
     _check_device(device)
     directory = resolve_checkpoint(checkpoint)
     vla_config = read_checkpoint(directory)
+    if not plan:
+        vla_config = vla_config.without_plan()
     unnorm_key, action_space = vla_config.build_action_space(unnorm_key)
     config = _model_config(directory)
     processor = load_processor(directory)
     tokenizer = load_action_tokenizer(vla_config, processor.tokenizer)
-    plan = None
+    layers = None
     settings: dict[str, Any] = {'dtype': DTYPES[dtype]}
     if quantization != 'none':
-        plan = plan_quantization(config, quantization, device)
-        settings['quantization_config'] = bitsandbytes_config(plan, quantization, DTYPES[dtype])
+        layers = plan_quantization(config, quantization, device)
+        settings['quantization_config'] = bitsandbytes_config(layers, quantization, DTYPES[dtype])
     model = _load_weights(directory, config, device, settings)
     return LoadedModel(
         model=model,
@@ -88,8 +94,8 @@ def load_model(
         unnorm_key=unnorm_key,
         checkpoint_name=directory.resolve().name,
         quantization=quantization,
-        quantized_layers=check_quantized(model, plan, quantization) if plan else 0,
-        refused_layers=len(plan.refused) if plan else 0,
+        quantized_layers=check_quantized(model, layers, quantization) if layers else 0,
+        refused_layers=len(layers.refused) if layers else 0,
         device=device,
         dtype=DTYPES[dtype],
     )
@@ -114,13 +120,30 @@ def load_processor(directory: Path) -> Any:
 
 
 def load_action_tokenizer(config: VlaConfig, tokenizer: Any) -> ActionTokenizer:
-    """Build the scheme of the checkpoint; tokenizer: the model's own, for the text scheme."""
-    if config.tokenizer.scheme != 'text':
-        return build_action_tokenizer(config.tokenizer)
-    numbers = text_number_ids(
-        lambda text: tokenizer.encode(text, add_special_tokens=False), config.tokenizer.separator
-    )
-    return build_action_tokenizer(config.tokenizer, **numbers)
+    """Build the scheme of the checkpoint; tokenizer: the model's own, for numbers and plans."""
+    def encode(text: str) -> list[int]:
+        return tokenizer.encode(text, add_special_tokens=False)
+
+    def encode_known(text: str) -> list[int]:
+        ids = encode(text)
+        if tokenizer.unk_token_id is not None and tokenizer.unk_token_id in ids:
+            raise PolicyError(
+                f'plan: expected text that the model knows, found {text!r}, of which its '
+                'tokenizer makes an unknown token; choose another in vla_config.json'
+            )
+        return ids
+
+    numbers = {}
+    if config.tokenizer.scheme == 'text':
+        numbers = text_number_ids(encode, config.tokenizer.separator)
+    plan = plan_token_ids(config.tokenizer, encode_known, lambda: _word_ids(tokenizer))
+    return build_action_tokenizer(config.tokenizer, **numbers, **plan)
+
+
+def _word_ids(tokenizer: Any) -> set[int]:
+    """Return the ids that stand for text: no end, padding, image or other special token."""
+    special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+    return set(tokenizer.get_vocab().values()) - special - set(tokenizer.all_special_ids)
 
 
 def _check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
