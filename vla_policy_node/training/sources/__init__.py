@@ -1,0 +1,1 @@
+"""Where training data comes from: robot demonstrations and vision-language data as records."""
