@@ -19,6 +19,7 @@ from vla_msgs.msg import EndEffectorDeltaChunk
 
 from vla_policy_node.action_space import ActionSpace
 from vla_policy_node.action_space import NormStats
+from vla_policy_node.nodes.spinning import ask_between_callbacks
 from vla_policy_node.nodes.spinning import SpinThread
 from vla_policy_node.policy import ActionChunk
 from vla_policy_node.policy import Observation
@@ -136,6 +137,10 @@ class Graph:
         client = self._clients[name]
         wait_until(client.service_is_ready, timeout_s, f'nobody offers {name}')
         return self.result(client.call_async(request), timeout_s)
+
+    def ask(self, ask: Callable[[], Any]) -> Any:
+        """Return the answer to what an action client asks."""
+        return self.result(ask_between_callbacks(self._spinning.executor, ask))
 
     def result(self, future: Any, timeout_s: float = PATIENCE_S) -> Any:
         wait_until(future.done, timeout_s)

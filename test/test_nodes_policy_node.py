@@ -87,11 +87,11 @@ class Bench:
     def send(self, instruction: str = 'touch it', duration_s: int = 0):
         goal = ExecuteInstruction.Goal(instruction=instruction)
         goal.max_duration.sec = duration_s
-        return self.graph.result(self.client.send_goal_async(
+        return self.graph.ask(lambda: self.client.send_goal_async(
             goal, feedback_callback=lambda message: self.feedback.append(message.feedback)))
 
     def result(self, handle):
-        return self.graph.result(handle.get_result_async())
+        return self.graph.ask(handle.get_result_async)
 
     def status(self) -> PolicyStatus:
         return wait_until(lambda: self.statuses)[-1]
@@ -252,7 +252,7 @@ def test_a_cancelled_instruction_publishes_no_more(make_bench):
     bench.film()
     handle = bench.send()
     wait_until(lambda: bench.chunks)
-    bench.graph.result(handle.cancel_goal_async())
+    bench.graph.ask(handle.cancel_goal_async)
     response = bench.result(handle)
     assert response.status == GoalStatus.STATUS_CANCELED
     assert response.result.error_code == Result.CANCELED

@@ -7,10 +7,13 @@ import pytest
 pytest.importorskip('rclpy')
 
 from nodes_bench import PATIENCE_S  # noqa: E402
+from nodes_bench import wait_until  # noqa: E402
 import rclpy  # noqa: E402
 from rclpy.node import Node  # noqa: E402
+from rclpy.task import Future  # noqa: E402
 from std_msgs.msg import Float64  # noqa: E402
 
+from vla_policy_node.nodes.spinning import ask_between_callbacks  # noqa: E402
 from vla_policy_node.nodes.spinning import SpinThread  # noqa: E402
 
 
@@ -59,3 +62,33 @@ def test_a_callback_that_raises_ends_it_and_says_why(node):
     assert ended.wait(PATIENCE_S)
     spinning.stop()
     assert str(spinning.failure) == 'no camera'
+
+
+def test_what_is_asked_is_asked_in_the_thread_of_the_callbacks(node):
+    askers = []
+
+    def ask() -> Future:
+        askers.append(threading.current_thread().name)
+        answer = Future()
+        answer.set_result(7)
+        return answer
+
+    spinning = SpinThread(node)
+    spinning.start()
+    answer = ask_between_callbacks(spinning.executor, ask)
+    wait_until(answer.done)
+    assert (answer.result(), askers) == (7, ['executor'])
+    spinning.stop()
+
+
+def test_what_cannot_be_asked_says_why(node):
+    def ask() -> Future:
+        raise TypeError('no goal')
+
+    spinning = SpinThread(node)
+    spinning.start()
+    answer = ask_between_callbacks(spinning.executor, ask)
+    wait_until(answer.done)
+    assert isinstance(answer.exception(), TypeError)
+    spinning.stop()
+    assert spinning.failure is None

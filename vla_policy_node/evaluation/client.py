@@ -37,6 +37,7 @@ from vla_msgs.srv import ResetScene
 
 from vla_policy_node.bringup import CAMERA_TOPIC
 from vla_policy_node.evaluation.recording import Recorded
+from vla_policy_node.nodes.spinning import ask_between_callbacks
 
 CHUNK_TOPIC = '/policy_node/action_chunk'
 POLICY_STATUS_TOPIC = '/policy_node/status'
@@ -154,17 +155,22 @@ class DemoClient(Node):
         goal = ExecuteInstruction.Goal(
             instruction=instruction,
             max_duration=Duration(sec=seconds, nanosec=int((duration_s - seconds) * 1e9)))
-        handle = self._wait(self._execute.send_goal_async(goal), timeout_s, 'goal')
+        handle = self._wait(
+            self._ask(lambda: self._execute.send_goal_async(goal)), timeout_s, 'goal')
         if not handle.accepted:
             raise DemoError(f'the policy node refused the instruction {instruction!r}')
         return handle
 
     def cancel(self, handle: Any, timeout_s: float = 5.0) -> None:
         """Ask for the end of an instruction; one that ended by itself is no error."""
-        self._wait(handle.cancel_goal_async(), timeout_s, 'cancel')
+        self._wait(self._ask(handle.cancel_goal_async), timeout_s, 'cancel')
+
+    def ask_result(self, handle: Any) -> Future:
+        """Return the future that is done when an instruction has ended."""
+        return self._ask(handle.get_result_async)
 
     def result(self, future: Future, timeout_s: float = 5.0) -> GoalEnd:
-        """Return how an instruction ended, from the goal handle's `get_result_async()`."""
+        """Return how an instruction ended, from what `ask_result` returned."""
         response = self._wait(future, timeout_s, 'result')
         result = response.result
         ending = _ENDINGS.get(result.error_code, 'done')
@@ -180,6 +186,9 @@ class DemoClient(Node):
                 raise DemoError(
                     f'expected the service {client.srv_name} within {timeout_s:.0f} s, found none')
         return self._wait(client.call_async(request), timeout_s, client.srv_name)
+
+    def _ask(self, ask: Callable[[], Future]) -> Future:
+        return ask_between_callbacks(self.executor, ask)
 
     def _wait(self, future: Future, timeout_s: float, what: str) -> Any:
         done = threading.Event()

@@ -122,7 +122,7 @@ def run_episode(
     listener.episode_started(record)
     started = time.monotonic()
     handle = client.send_instruction(instruction, max_duration_s, _RESULT_MARGIN_S)
-    result = handle.get_result_async()
+    result = client.ask_result(handle)
     stills = _watch(client, listener, result, started + max_duration_s)
     verdict = client.judge()
     elapsed_s = time.monotonic() - started

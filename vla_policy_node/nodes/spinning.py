@@ -3,8 +3,10 @@
 from collections.abc import Callable
 import threading
 
+from rclpy.executors import Executor
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
+from rclpy.task import Future
 
 
 class SpinThread:
@@ -47,6 +49,31 @@ class SpinThread:
             self.failure = error
         finally:
             self._on_end()
+
+
+def ask_between_callbacks(executor: Executor, ask: Callable[[], Future]) -> Future:
+    """
+    Let the executor's thread ask, and return a future of the answer.
+
+    rclpy's action client notes down what it has asked after asking. Asked from another thread, an
+    answer that comes at once may find nothing noted, and is dropped for good.
+    """
+    answer = Future()
+
+    def pass_on(asked: Future) -> None:
+        if asked.exception() is not None:
+            answer.set_exception(asked.exception())
+        else:
+            answer.set_result(asked.result())
+
+    def start() -> None:
+        try:
+            ask().add_done_callback(pass_on)
+        except Exception as error:
+            answer.set_exception(error)
+
+    executor.create_task(start)
+    return answer
 
 
 class _StoppedError(Exception):
