@@ -16,7 +16,8 @@ colcon := python -m colcon
 # Python modules are not listed: --symlink-install runs them from the source tree.
 built_from := $(shell find vla_msgs launch config models resource -type f 2>/dev/null) \
     package.xml setup.py setup.cfg colcon_defaults.yaml
-demo_options := $(if $(EPISODES),--episodes $(EPISODES)) $(if $(SEED),--seed $(SEED)) \
+demo_options := $(if $(EPISODES),--episodes $(EPISODES)) \
+    $(if $(FLOOR_EPISODES),--floor-episodes $(FLOOR_EPISODES)) $(if $(SEED),--seed $(SEED)) \
     $(if $(TASK),--task '$(TASK)') $(if $(CHECKPOINT),--checkpoint '$(CHECKPOINT)') \
     --out '$(OUT)'
 
@@ -24,7 +25,7 @@ demo_options := $(if $(EPISODES),--episodes $(EPISODES)) $(if $(SEED),--seed $(S
 
 help:  ## show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 16
-	@echo 'EPISODES=n SEED=n TASK="pick red" CHECKPOINT=folder OUT=folder select what make demo runs'
+	@echo 'EPISODES=n FLOOR_EPISODES=n SEED=n TASK="pick red" CHECKPOINT=folder OUT=folder select what make demo runs'
 
 # Runs every time, and writes the stamp only when something changed.
 .venv/.ready: always

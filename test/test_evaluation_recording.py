@@ -35,7 +35,7 @@ def _image(store, nanoseconds):
     return bytes(store.serialize_cdr(message, TOPICS[CAMERA]))
 
 
-def _chunk(store, sequence):
+def _chunk(store, sequence, plan='at 0.47 0.81'):
     types = store.types
     vector = types['geometry_msgs/msg/Vector3']
     delta = types['vla_msgs/msg/EndEffectorDelta'](
@@ -44,7 +44,7 @@ def _chunk(store, sequence):
     message = types[TOPICS[CHUNKS]](
         header=_header(store, 0, 'base'), observation_stamp=_header(store, 0, '').stamp,
         sequence=sequence, period=types['builtin_interfaces/msg/Duration'](sec=0, nanosec=2),
-        deltas=[delta], token_ids=np.array([7, 8], np.int64), plan='at 0.47 0.81')
+        deltas=[delta], token_ids=np.array([7, 8], np.int64), plan=plan)
     return bytes(store.serialize_cdr(message, TOPICS[CHUNKS]))
 
 
@@ -98,21 +98,39 @@ def test_without_interfaces_the_error_says_what_to_do(monkeypatch, tmp_path):
         recording.interface_directory()
 
 
-def test_a_film_strip_is_drawn_from_a_bag_with_the_plan_marked(store, tmp_path):
-    types = store.types
-    frame = np.zeros((120, 160, 3), np.uint8)
-    image = types[TOPICS[CAMERA]](
+def _last_frame(store, directory, plan):
+    """Return the (360, 480, 3) last frame of a black film strip, whose plan comes late."""
+    image = store.types[TOPICS[CAMERA]](
         header=_header(store, 0, 'camera'), height=120, width=160, encoding='rgb8',
-        is_bigendian=0, step=480, data=frame.reshape(-1))
+        is_bigendian=0, step=480, data=np.zeros(120 * 160 * 3, np.uint8))
     data = bytes(store.serialize_cdr(image, TOPICS[CAMERA]))
     messages = [recording.Recorded(topic=CAMERA, received_ns=10 * n, data=data) for n in range(9)]
-    messages.append(recording.Recorded(topic=CHUNKS, received_ns=45, data=_chunk(store, 1)))
-    recording.write_bag(tmp_path / 'bag', TOPICS, messages)
-    strip = filmstrip.draw(tmp_path / 'bag')
+    messages.append(
+        recording.Recorded(topic=CHUNKS, received_ns=45, data=_chunk(store, 1, plan)))
+    recording.write_bag(directory / 'bag', TOPICS, messages)
+    strip = filmstrip.draw(directory / 'bag')
     assert strip.shape == (730, 1460, 3)
-    # The ring around (0.47, 0.81) is in the last frame only, for the plan came later.
-    assert strip[370 + 292 - 15, 980 + 226].tolist() == [255, 255, 255]
     assert strip[:360, :480].max() == 0
+    return strip[370:, 980:]
+
+
+def test_a_film_strip_has_a_cross_hair_and_a_label_where_the_target_is(store, tmp_path):
+    frame = _last_frame(store, tmp_path, 'red block at 0.47 0.81')
+    assert frame[292 - 15, 226].tolist() == [255, 255, 255]
+    assert frame[292, 226 - 24].tolist() == [255, 255, 255]
+    assert frame[250:268, 256:340].max() > 200
+    assert frame[:230].max() == 0
+
+
+@pytest.mark.parametrize(('plan', 'rows', 'columns'), [
+    ('red block at 0.97 0.01', slice(8, 30), slice(340, 440)),
+    ('pick up the r\u00e9d block', slice(335, 355), slice(8, 200)),
+    ('word ' * 30, slice(335, 355), slice(8, 480)),
+])
+def test_what_is_written_stays_in_the_picture(store, tmp_path, plan, rows, columns):
+    frame = _last_frame(store, tmp_path, plan)
+    assert frame[rows, columns].max() > 200
+    assert frame[-2:].max() <= 20 and frame[:, :2].max() <= 20
 
 
 def test_a_bag_without_frames_has_no_film_strip(store, tmp_path):

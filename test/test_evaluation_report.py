@@ -1,6 +1,7 @@
 """The record of a run, its page and its table, from literal numbers."""
 
 import copy
+from dataclasses import replace
 from html.parser import HTMLParser
 import io
 import json
@@ -18,6 +19,7 @@ from vla_policy_node.evaluation.summary import floor_summary
 from vla_policy_node.evaluation.summary import success_summary
 from vla_policy_node.evaluation.summary import write_json
 from vla_policy_node.evaluation.table import terminal_summary
+from vla_policy_node.statistics import nice_step
 
 PLANS = (
     EpisodePlan(seed=0, task='touch red'),
@@ -28,7 +30,7 @@ RESULTS = (
         plan=PLANS[0], instruction='touch the red block', succeeded=True,
         reason='touched the red block', nearest_block='red', elapsed_s=4.25, chunks=21,
         ending='success', tool_path=((0.0, 0.5, 0.0, 0.2), (1.0, 0.45, 0.1, 0.05)),
-        stills=(Still(time_s=0.5, jpeg=b'\xff\xd8jpeg', point=(0.25, 0.5)),)),
+        stills=(Still(time_s=0.5, jpeg=b'\xff\xd8jpeg', plan='at 0.25 0.50'),)),
     EpisodeResult(
         plan=PLANS[1], instruction='pick up the <blue> block', succeeded=False,
         reason='not lifted', nearest_block='green', elapsed_s=15.0, chunks=75, ending='timeout'),
@@ -117,13 +119,35 @@ def test_a_run_without_measurements_says_so_instead_of_zero():
 
 def test_the_plan_point_is_drawn_on_its_frame():
     page = report.render(SUMMARY, RESULTS, [])
-    assert 'cx="25.0" cy="37.5"' in page
+    assert 'translate(25.0 37.5)' in page
+    assert '>target</text>' in page
+    assert 'The cross hair is where' in page and '<q>' not in page
+
+
+def test_a_plan_in_words_is_a_caption_that_cannot_become_markup():
+    still = Still(time_s=0.5, jpeg=b'', plan='pick up <b>rxbar</b> chocolate')
+    page = report.render(SUMMARY, [replace(RESULTS[0], stills=(still,))], [])
+    assert '<q>pick up &lt;b&gt;rxbar&lt;/b&gt; chocolate</q>' in page
+    assert '<svg class="overlay"' not in page and 'cross hair' not in page
+    assert 'the words of the plan' in page
+
+
+def test_an_episode_without_a_plan_says_nothing_about_one():
+    page = report.render(SUMMARY, [replace(RESULTS[0], stills=(Still(time_s=0, jpeg=b''),))], [])
+    assert 'cross hair' not in page and 'the words of the plan' not in page
 
 
 def test_stills_are_spread_from_the_first_to_the_last():
     stills = [Still(time_s=float(index), jpeg=b'') for index in range(31)]
     assert [still.time_s for still in report.pick_stills(stills, 6)] == [0, 6, 12, 18, 24, 30]
     assert report.pick_stills(stills[:2], 6) == stills[:2]
+
+
+def test_of_many_episodes_those_that_failed_are_shown():
+    episodes = [replace(RESULTS[0], succeeded=place % 3 > 0) for place in range(9)]
+    shown = report.pick_episodes(episodes, 4)
+    assert [episode.succeeded for episode in shown] == [False, True, False, False]
+    assert len(report.pick_episodes(episodes)) == 9
 
 
 def test_a_histogram_holds_every_value():
@@ -134,7 +158,7 @@ def test_a_histogram_holds_every_value():
 
 @pytest.mark.parametrize(('span', 'step'), [(200.0, 50.0), (0.9, 0.2), (31.0, 10.0)])
 def test_axis_steps_are_round_numbers(span, step):
-    assert charts.nice_step(span, 6) == pytest.approx(step)
+    assert nice_step(span, 6) == pytest.approx(step)
 
 
 def test_the_terminal_table_has_intervals_beside_floors():

@@ -4,12 +4,11 @@ import pytest
 
 from vla_policy_node.evaluation.episodes import outcomes_by_verb
 from vla_policy_node.evaluation.episodes import plan_episodes
-from vla_policy_node.evaluation.episodes import plan_point
 from vla_policy_node.evaluation.episodes import tasks_of
 from vla_policy_node.evaluation.statistics import percentile
 from vla_policy_node.evaluation.statistics import percentiles
 from vla_policy_node.evaluation.statistics import success_entry
-from vla_policy_node.evaluation.statistics import wilson_interval
+from vla_policy_node.statistics import wilson_interval
 
 
 @pytest.mark.parametrize(('successes', 'trials', 'low', 'high'), [
@@ -71,9 +70,3 @@ def test_an_unknown_task_is_refused_with_the_choices():
 def test_zero_episodes_are_refused():
     with pytest.raises(ValueError, match='at least 1 episode, found 0'):
         plan_episodes(0, 0)
-
-
-@pytest.mark.parametrize(('plan', 'point'), [
-    ('at 0.47 0.81', (0.47, 0.81)), ('', None), ('at 3 0.5', None), ('lift the block', None)])
-def test_the_point_of_a_plan_is_read_where_there_is_one(plan, point):
-    assert plan_point(plan) == point

@@ -5,6 +5,8 @@ import math
 
 from markupsafe import Markup
 
+from vla_policy_node.statistics import nice_step
+
 # Room around the histogram for its axis, in view-box units (about 1 px on a phone).
 _WIDTH = 440
 _HEIGHT = 210
@@ -18,13 +20,6 @@ _PATH_POINTS = 120
 # The middle and the scale of the part of the table that a tool path is drawn in, base frame.
 _PATH_CENTRE_M = (0.49, 0.0)
 _PATH_UNITS_PER_M = 280.0
-
-
-def nice_step(span: float, wanted: int) -> float:
-    """Return a step of 1, 2 or 5 times a power of ten giving about `wanted` steps; span > 0."""
-    raw = span / wanted
-    power = 10.0 ** math.floor(math.log10(raw))
-    return next(step * power for step in (1, 2, 5, 10) if step * power >= raw)
 
 
 def histogram(

@@ -60,6 +60,7 @@ class Settings:
     """What was asked for on the command line; started_s is seconds since the epoch."""
 
     plans: tuple[EpisodePlan, ...]
+    floor_plans: tuple[EpisodePlan, ...]
     seed: int
     task: str
     checkpoint: Path
@@ -122,6 +123,8 @@ def _settings(arguments: Sequence[str] | None, started_s: float) -> Settings:
     parser = argparse.ArgumentParser(prog='demo', description=__doc__.split('\n')[1])
     parser.add_argument('--episodes', type=int, default=DEFAULT_EPISODES)
     parser.add_argument('--seed', type=int, default=0, help='decides scenes and colours')
+    parser.add_argument('--floor-episodes', type=int,
+                        help='the floors play only the first scenes (default: all)')
     parser.add_argument('--task', default='', help="'pick red', a verb, or '' for all in turn")
     parser.add_argument('--checkpoint', type=Path, help='default: the shipped one')
     parser.add_argument('--out', type=Path, default=Path('out/demo'))
@@ -134,8 +137,11 @@ def _settings(arguments: Sequence[str] | None, started_s: float) -> Settings:
                          ' give another with --checkpoint')
     if not 1.0 <= given.max_duration <= 600.0:
         raise ValueError(f'expected --max-duration of 1 to 600 s, found {given.max_duration:g}')
+    if given.floor_episodes is not None and given.floor_episodes < 1:
+        raise ValueError(f'expected --floor-episodes of at least 1, found {given.floor_episodes}')
+    plans = tuple(plan_episodes(given.episodes, given.seed, given.task))
     return Settings(
-        plans=tuple(plan_episodes(given.episodes, given.seed, given.task)), seed=given.seed,
+        plans=plans, floor_plans=plans[:given.floor_episodes], seed=given.seed,
         task=given.task, checkpoint=checkpoint.resolve(), out=given.out,
         max_duration_s=given.max_duration, started_s=started_s)
 
@@ -214,12 +220,12 @@ def _run_floors(
 ) -> dict[str, list[bool]]:
     """Return the outcomes of each floor on the same scenes, from a process of its own."""
     job = floors.Job(
-        plans=settings.plans, max_duration_s=settings.max_duration_s,
+        plans=settings.floor_plans, max_duration_s=settings.max_duration_s,
         checkpoint=settings.checkpoint,
         quantization=outcome.listener.telemetry.value('quantization'))
     names = tuple(summaries.FLOOR_NAMES)
     with _progress(console) as progress:
-        bar = progress.add_task('floors', total=len(names) * len(settings.plans), note='')
+        bar = progress.add_task('floors', total=len(names) * len(settings.floor_plans), note='')
         return floors.run_in_process(
             job, names, settings.out / 'logs' / 'floors.log',
             lambda name: progress.update(bar, advance=1, note=summaries.FLOOR_NAMES[name]))
@@ -233,7 +239,7 @@ def _summary(
     return {
         'format_version': summaries.FORMAT_VERSION,
         **summaries.success_summary(outcome.results),
-        'floors': {name: summaries.floor_summary(settings.plans, values)
+        'floors': {name: summaries.floor_summary(settings.floor_plans, values)
                    for name, values in floor_outcomes.items()},
         'floors_mode': 'lock-step on the same scenes, without ROS',
         **telemetry.summary(),

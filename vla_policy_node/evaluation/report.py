@@ -11,10 +11,12 @@ from jinja2 import StrictUndefined
 from vla_policy_node.evaluation import charts
 from vla_policy_node.evaluation.episodes import EpisodeResult
 from vla_policy_node.evaluation.episodes import Still
+from vla_policy_node.evaluation.plans import read_plan
 from vla_policy_node.evaluation.summary import FLOOR_NAMES
 from vla_policy_node.evaluation.table import number
 
-# Pictures of an episode that the page shows.
+# What the page shows: film strips of hundreds of episodes would make it many megabytes.
+EPISODES_WITH_FILM = 48
 STILLS_PER_EPISODE = 6
 
 _MODEL_PARTS = ('preprocess', 'vision', 'prefill', 'decode')
@@ -33,18 +35,31 @@ def render(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
     environment.filters['number'] = number
     environment.filters['percent'] = _percent
+    plans = [read_plan(still.plan) for episode in episodes for still in episode.stills]
+    shown = pick_episodes(episodes)
     marks = [(name, value) for name, value in summary['latency_ms'].items() if value is not None]
     return environment.from_string(_resource('report.html.j2')).render(
-        style=_resource('report.css'),
+        style=_resource('report.css', 'vla_policy_node') + _resource('report.css'),
         summary=summary,
         bars=_bars(summary),
         floor_names={name: text for name, text in FLOOR_NAMES.items()
                      if name in summary['floors']},
-        episodes=[_episode(episode) for episode in episodes],
+        episodes=[_episode(episode) for episode in shown],
+        left_out=len(episodes) - len(shown),
+        says_where=any(plan.point for plan in plans),
+        says_what=any(plan.caption for plan in plans),
         histogram=charts.histogram(latencies_ms, marks, 'ms'),
         latency_samples=len(latencies_ms),
         parts=_latency_parts(summary),
         configuration=_configuration(summary))
+
+
+def pick_episodes(
+    episodes: Sequence[EpisodeResult], count: int = EPISODES_WITH_FILM,
+) -> list[EpisodeResult]:
+    """Return at most `count` episodes in their order, those that failed before others."""
+    by_interest = sorted(range(len(episodes)), key=lambda place: episodes[place].succeeded)
+    return [episodes[place] for place in sorted(by_interest[:count])]
 
 
 def pick_stills(stills: Sequence[Still], count: int = STILLS_PER_EPISODE) -> list[Still]:
@@ -54,8 +69,8 @@ def pick_stills(stills: Sequence[Still], count: int = STILLS_PER_EPISODE) -> lis
     return [stills[round(index * (len(stills) - 1) / (count - 1))] for index in range(count)]
 
 
-def _resource(name: str) -> str:
-    return resources.files(__package__).joinpath(name).read_text(encoding='utf-8')
+def _resource(name: str, package: str = __package__) -> str:
+    return resources.files(package).joinpath(name).read_text(encoding='utf-8')
 
 
 def _percent(rate: float | None) -> str:
@@ -92,7 +107,7 @@ def _episode(episode: EpisodeResult) -> dict:
         'result': episode,
         'path': charts.tool_path(episode.tool_path),
         'stills': [
-            {'uri': _data_uri(still.jpeg), 'time_s': still.time_s, 'point': still.point}
+            {'uri': _data_uri(still.jpeg), 'time_s': still.time_s, 'plan': read_plan(still.plan)}
             for still in pick_stills(episode.stills)],
     }
 

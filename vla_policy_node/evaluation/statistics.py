@@ -3,33 +3,9 @@
 from collections.abc import Sequence
 import math
 
-# Two-sided 95 % quantile of the normal distribution.
-_Z_95 = 1.959963984540054
+from vla_policy_node.statistics import wilson_interval
 
 PERCENTILES = (50, 95, 99)
-
-
-def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
-    """
-    Return the 95 % Wilson score interval (low, high) of a success rate, both in [0, 1].
-
-    Unlike the normal approximation it stays inside [0, 1] and is not empty at 0 or at all
-    successes. Without trials nothing is known: (0, 1). Raises ValueError unless
-    0 <= successes <= trials.
-    """
-    if not 0 <= successes <= trials:
-        raise ValueError(
-            f'expected 0 <= successes <= trials, found {successes} of {trials}')
-    if trials == 0:
-        return 0.0, 1.0
-    rate = successes / trials
-    z2 = _Z_95 ** 2
-    centre = rate + z2 / (2 * trials)
-    spread = _Z_95 * math.sqrt(rate * (1 - rate) / trials + z2 / (4 * trials ** 2))
-    scale = 1 + z2 / trials
-    low = 0.0 if successes == 0 else (centre - spread) / scale
-    high = 1.0 if successes == trials else (centre + spread) / scale
-    return low, high
 
 
 def percentile(values: Sequence[float], percent: float) -> float | None:
