@@ -6,7 +6,8 @@ from pathlib import Path
 from setuptools import setup
 
 PACKAGE = 'vla_policy_node'
-ROOMS = ('policy', 'control', 'nodes', 'training', 'evaluation', 'simulation')
+ROOMS = ('policy', 'control', 'nodes', 'training', 'training.finetune', 'training.sources',
+         'evaluation', 'simulation')
 
 
 def shared_files(folder: str) -> list[tuple[str, list[str]]]:
@@ -24,7 +25,9 @@ setup(
     version='0.1.0',
     # Named one by one: find_packages() would pick up build and install folders of a workspace.
     packages=[PACKAGE, *(f'{PACKAGE}.{room}' for room in ROOMS)],
-    package_data={f'{PACKAGE}.{room}': ['*.xml', '*.j2', '*.html', '*.css'] for room in ROOMS},
+    package_data={
+        PACKAGE: ['*.css'],
+        **{f'{PACKAGE}.{room}': ['*.xml', '*.j2', '*.html', '*.css'] for room in ROOMS}},
     data_files=[
         ('share/ament_index/resource_index/packages', [f'resource/{PACKAGE}']),
         (f'share/{PACKAGE}', ['package.xml']),

@@ -58,7 +58,9 @@ def test_the_versions_of_both_packages_and_of_setup_py_are_one():
 
 def test_every_folder_with_modules_is_installed():
     rooms = re.search(r'ROOMS = (\(.*?\))', SETUP_TEXT, re.DOTALL).group(1)
-    folders = {path.parent.name for path in ROOT.glob('vla_policy_node/*/__init__.py')}
+    package = ROOT / 'vla_policy_node'
+    folders = {'.'.join(path.parent.relative_to(package).parts)
+               for path in package.glob('*/**/__init__.py')}
     assert set(ast.literal_eval(rooms)) == folders
 
 

@@ -152,7 +152,7 @@ def test_a_byte_level_vocabulary_plans_up_to_the_end_of_a_line():
         tokenizer_object=tokenizer, eos_token='<eos>', additional_special_tokens=['<image>'])
     config = VlaConfig.model_validate(vla_config(tokenizer={
         'scheme': 'added', 'first_id': 300, 'plan_text': {}, 'plan_words': [[' red', ' blue']]}))
-    actions = load_action_tokenizer(config, words)
+    actions = load_action_tokenizer(config.tokenizer, words)
     text = words.encode('go \u00e9!')
     ids = actions.encode(np.zeros((1, 7)), plan_ids=text, plan_words=(1,))
     assert words.decode(ids[:len(text) + 6]) == 'go \u00e9!\n blue'

@@ -13,8 +13,8 @@ import yaml
 from vla_policy_node.policy import load_policy
 from vla_policy_node.policy import Observation
 from vla_policy_node.training.cofinetune import main
-from vla_policy_node.training.cofinetune import mixture_table
 from vla_policy_node.training.config import load_config
+from vla_policy_node.training.dry_run import stages_table
 from vla_policy_node.vla_config import VlaConfig
 
 SMOKE = CONFIGURATIONS / 'smoke.yaml'
@@ -86,16 +86,46 @@ def test_a_run_is_not_resumed_with_another_model(
     assert not (tmp_path / 'out').exists()
 
 
+@pytest.mark.integration
+def test_the_report_shows_what_the_policy_uses(trained: tuple[Path, Path]) -> None:
+    page = (trained[1] / 'report.html').read_text()
+    for row in ('pictures shuffled', 'colour word swapped', 'commonest bin', 'where side'):
+        assert row in page
+
+
+@pytest.mark.parametrize('recipe', [None, 'cooking'])
+def test_a_recipe_is_required(
+    recipe: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / 'config.yaml'
+    config.write_text(yaml.safe_dump({'recipe': recipe, 'name': 'x'}))
+    assert main(['--config', str(config)]) == 2
+    error = ' '.join(capsys.readouterr().err.split())
+    assert f'recipe: expected one of curriculum, finetune, found {recipe!r}' in error
+
+
+def test_a_dry_run_reads_labels_back_and_trains_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv('COLUMNS', '160')
+    assert main(['--config', str(SMOKE.resolve()), '--dry-run']) == 0
+    shown = capsys.readouterr().err
+    assert 'where is the' in shown and ' mm, gripper ' in shown
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_wrong_configuration_is_one_line_and_no_checkpoint(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(['--config', str(tmp_path / 'no.yaml'), '--out', str(tmp_path / 'out')]) == 2
-    assert 'found no file' in capsys.readouterr().err
+    error = ' '.join(capsys.readouterr().err.split())
+    assert 'no.yaml: expected a training configuration, found No such file' in error
     assert not (tmp_path / 'out').exists()
 
 
 def test_the_mixture_is_shown_before_training() -> None:
-    table = mixture_table(load_config(SMOKE))
+    table = stages_table(load_config(SMOKE))
     assert list(table.columns[0].cells) == [
         'align', 'point', 'more-scenes', 'own-states', 'mix']
     assert 'robot 60%, questions 40%' in list(table.columns[5].cells)

@@ -30,7 +30,7 @@ def test_an_unknown_key_is_named(tmp_path: Path) -> None:
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match='found no file'):
+    with pytest.raises(ValueError, match='found No such file'):
         load_config(tmp_path / 'absent.yaml')
 
 

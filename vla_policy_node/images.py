@@ -22,7 +22,10 @@ from vla_policy_node.image_decoding import convert_8bit
 from vla_policy_node.image_decoding import decode_compressed
 from vla_policy_node.image_decoding import ImageError
 
-__all__ = ['ENCODINGS', 'ImageError', 'prepare', 'to_rgb']
+__all__ = ['Box', 'ENCODINGS', 'ImageError', 'centre_box', 'prepare', 'to_rgb']
+
+# What a crop keeps: (top, left, height, width), pixels.
+Box = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,20 +111,22 @@ def to_rgb(message: Any) -> np.ndarray:
     return cv2.cvtColor(np.ascontiguousarray(rows), encoding.code)
 
 
-def prepare(rgb: np.ndarray, camera: Any) -> np.ndarray:
+def prepare(rgb: np.ndarray, camera: Any, *, box: Box | None = None) -> np.ndarray:
     """Crop and resize (H, W, 3) uint8 RGB the way `camera` (a CameraConfig) says.
 
     camera.crop_area: share of the area kept by a centre crop; each side becomes
     side * sqrt(crop_area), rounded. camera.size: (height, width) to resize to, or None.
     camera.resize: 'area', 'bilinear', 'bicubic' or 'lanczos', as OpenCV does them: only 'area'
     averages over the pixels it leaves out when shrinking.
+    box: what to keep instead of the centre, for training with random crops; whole inside.
     Training and execution both call this. With nothing to do it returns the array it was given.
     """
     if not (isinstance(rgb, np.ndarray) and rgb.dtype == np.uint8 and rgb.ndim == 3
             and rgb.shape[2] == 3 and rgb.size):
         found = f'{getattr(rgb, "dtype", type(rgb).__name__)} {np.shape(rgb)}'
         raise ImageError(f'expected a uint8 image of shape (H, W, 3), found {found}')
-    cropped = _crop(rgb, camera.crop_area)
+    height, width = rgb.shape[:2]
+    cropped = _crop(rgb, box or centre_box(height, width, camera.crop_area))
     if camera.size is None or tuple(camera.size) == cropped.shape[:2]:
         return cropped
     if camera.resize not in _INTERPOLATIONS:
@@ -131,14 +136,25 @@ def prepare(rgb: np.ndarray, camera: Any) -> np.ndarray:
     return cv2.resize(cropped, (width, height), interpolation=_INTERPOLATIONS[camera.resize])
 
 
-def _crop(rgb: np.ndarray, area: float) -> np.ndarray:
+def centre_box(height: int, width: int, area: float) -> Box:
+    """Return the box of a centre crop that keeps a share `area`, in (0, 1], of the area."""
     if area == 1.0:
-        return rgb
+        return 0, 0, height, width
     if not 0.0 < area < 1.0:
         raise ImageError(f'expected crop_area above 0 and at most 1, found {area}')
-    height, width = (max(1, round(side * math.sqrt(area))) for side in rgb.shape[:2])
-    top, left = (rgb.shape[0] - height) // 2, (rgb.shape[1] - width) // 2
-    return np.ascontiguousarray(rgb[top:top + height, left:left + width])
+    kept_height, kept_width = (max(1, round(side * math.sqrt(area))) for side in (height, width))
+    return (height - kept_height) // 2, (width - kept_width) // 2, kept_height, kept_width
+
+
+def _crop(rgb: np.ndarray, box: Box) -> np.ndarray:
+    top, left, height, width = box
+    if (height, width) == rgb.shape[:2]:
+        return rgb
+    cropped = rgb[top:top + height, left:left + width]
+    if min(top, left) < 0 or cropped.shape[:2] != (height, width):
+        raise ImageError(f'expected a crop inside the {rgb.shape[0]} x {rgb.shape[1]} image, '
+                         f'found top, left, height, width {box}')
+    return np.ascontiguousarray(cropped)
 
 
 def _bytes_of(data: Any) -> np.ndarray:

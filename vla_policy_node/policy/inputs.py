@@ -41,10 +41,14 @@ class InputBuilder:
         text = self._texts.get(key)
         if text is not None:
             return {**text, **self._move(self._pixels(images))}
-        inputs = self._move(self._process(prompt, images))
+        inputs = self.build_once(prompt, images)
         if key not in self._texts:
             self._remember(key, self._text_part(inputs, images))
         return inputs
+
+    def build_once(self, prompt: str, images: Sequence[np.ndarray]) -> dict[str, torch.Tensor]:
+        """Return the same for a prompt that will not come again; nothing is remembered."""
+        return self._move(self._process(prompt, images))
 
     def _process(self, prompt: str, images: Sequence[np.ndarray]) -> dict[str, torch.Tensor]:
         """Run the whole processor."""

@@ -27,7 +27,7 @@ from vla_policy_node.policy.quantization import check_quantized
 from vla_policy_node.policy.quantization import plan_quantization
 from vla_policy_node.policy.quantization import QUANTIZATIONS
 from vla_policy_node.policy.types import PolicyError
-from vla_policy_node.vla_config import VlaConfig
+from vla_policy_node.vla_config import TokenizerConfig
 
 DTYPES = {
     'bfloat16': torch.bfloat16,
@@ -76,15 +76,15 @@ def load_model(
     if not plan:
         vla_config = vla_config.without_plan()
     unnorm_key, action_space = vla_config.build_action_space(unnorm_key)
-    config = _model_config(directory)
+    config = read_model_config(directory)
     processor = load_processor(directory)
-    tokenizer = load_action_tokenizer(vla_config, processor.tokenizer)
+    tokenizer = load_action_tokenizer(vla_config.tokenizer, processor.tokenizer)
     layers = None
     settings: dict[str, Any] = {'dtype': DTYPES[dtype]}
     if quantization != 'none':
         layers = plan_quantization(config, quantization, device)
         settings['quantization_config'] = bitsandbytes_config(layers, quantization, DTYPES[dtype])
-    model = _load_weights(directory, config, device, settings)
+    model = load_weights(directory, config, device, settings)
     return LoadedModel(
         model=model,
         processor=processor,
@@ -119,7 +119,7 @@ def load_processor(directory: Path) -> Any:
     return processor
 
 
-def load_action_tokenizer(config: VlaConfig, tokenizer: Any) -> ActionTokenizer:
+def load_action_tokenizer(config: TokenizerConfig, tokenizer: Any) -> ActionTokenizer:
     """Build the scheme of the checkpoint; tokenizer: the model's own, for numbers and plans."""
     def encode(text: str) -> list[int]:
         return tokenizer.encode(text, add_special_tokens=False)
@@ -134,10 +134,10 @@ def load_action_tokenizer(config: VlaConfig, tokenizer: Any) -> ActionTokenizer:
         return ids
 
     numbers = {}
-    if config.tokenizer.scheme == 'text':
-        numbers = text_number_ids(encode, config.tokenizer.separator)
-    plan = plan_token_ids(config.tokenizer, encode_known, lambda: _word_ids(tokenizer))
-    return build_action_tokenizer(config.tokenizer, **numbers, **plan)
+    if config.scheme == 'text':
+        numbers = text_number_ids(encode, config.separator)
+    plan = plan_token_ids(config, encode_known, lambda: _word_ids(tokenizer))
+    return build_action_tokenizer(config, **numbers, **plan)
 
 
 def _word_ids(tokenizer: Any) -> set[int]:
@@ -162,7 +162,7 @@ def _check_device(device: str) -> None:
         )
 
 
-def _model_config(directory: Path) -> PretrainedConfig:
+def read_model_config(directory: Path) -> PretrainedConfig:
     """Return the configuration of a model that transformers itself implements."""
     raw = read_json(directory / 'config.json')
     kind = raw.get('model_type')
@@ -189,7 +189,7 @@ def _model_config(directory: Path) -> PretrainedConfig:
     return config
 
 
-def _load_weights(
+def load_weights(
     directory: Path, config: PretrainedConfig, device: str, settings: dict[str, Any]
 ) -> nn.Module:
     """Return the model on its device, with every one of its weights from the checkpoint."""

@@ -1,121 +1,137 @@
 """
-Train a policy from a configuration: python -m vla_policy_node.training.cofinetune --config ...
+Train a policy from a configuration: cofinetune --config FILE.yaml
 
     cofinetune --config config/training/tabletop.yaml --out models/tabletop
-    cofinetune --config config/training/smoke.yaml --out /tmp/smoke        (under a minute)
+    cofinetune --config config/training/finetune_example.yaml --dry-run
+    accelerate launch -m vla_policy_node.training.cofinetune --config FILE.yaml
+
+`recipe: curriculum` builds the tabletop model from scratch in the simulator; `recipe: finetune`
+tunes any vision-language model on robot and vision-language data.
 """
 
 import argparse
+from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
+import os
 from pathlib import Path
+import shutil
 import sys
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
-from vla_policy_node.training.config import load_config
-from vla_policy_node.training.config import MixtureStage
-from vla_policy_node.training.config import TrainingConfig
+from vla_policy_node.training.display import Display
+from vla_policy_node.training.journal import Journal
+from vla_policy_node.training.report import PROVENANCE_NAME
+from vla_policy_node.training.report import write_report
+from vla_policy_node.training.tensorboard import TensorBoard
+from vla_policy_node.training.yaml_file import read_mapping
+
+RECIPES = ('curriculum', 'finetune')
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; 0, or 2 with one line about what was wrong."""
     options = _parse(arguments)
-    console = Console(stderr=True)
+    console = Console(stderr=True, quiet=not _is_first_process())
     try:
-        config = load_config(options.config)
-        work = options.work or Path('out/training') / config.name
-        out = options.out or Path('models') / config.name
-        console.print(mixture_table(config))
-        _train(config, work, out, console)
+        content = read_mapping(options.config)
+        start = _START[_recipe(content, options.config)]
+        start(content, options, console)
     except (ValueError, OSError) as error:
         console.print(f'cofinetune: {error}', style='red', markup=False, highlight=False,
                       soft_wrap=True)
         return 2
-    console.print(f'checkpoint written to {out}')
     return 0
 
 
-def mixture_table(config: TrainingConfig) -> Table:
-    """Return what each stage will see: samples, and each source's share of them."""
-    table = Table(title=f'{config.name}: stages and mixture')
-    for column in ('stage', 'kind', 'steps', 'images', 'prompts', 'shares'):
-        table.add_column(column)
-    for stage in config.stages:
-        if isinstance(stage, MixtureStage):
-            prompts = stage.steps * stage.images * stage.prompts_per_image
-            shares = ', '.join(f'{name} {share:.0%}' for name, share in stage.shares.items())
-            table.add_row(stage.name, stage.kind, str(stage.steps),
-                          str(stage.steps * stage.images), str(prompts), shares)
-        elif stage.kind == 'alignment':
-            table.add_row(stage.name, stage.kind, str(stage.steps),
-                          str(stage.steps * stage.images), '', '')
-        elif stage.kind == 'simulate':
-            table.add_row(stage.name, stage.kind, '', f'{stage.scenes.scenes} scenes', '', '')
-        else:
-            table.add_row(stage.name, stage.kind, str(stage.steps_per_episode),
-                          f'{stage.episodes} episodes', '', '')
-    return table
+def _curriculum(content: Mapping[str, Any], options: argparse.Namespace, console: Console) -> None:
+    from vla_policy_node.training.config import parse_config
+
+    config = parse_config(content, options.config)
+    if options.dry_run:
+        from vla_policy_node.training.dry_run import dry_run
+
+        dry_run(config, console)
+        return
+
+    def train(work: Path, out: Path, journal: Journal) -> None:
+        # Imported here so that a wrong configuration is named before torch is loaded.
+        from vla_policy_node.training.run import Run
+
+        Run(config, work, journal.write).complete(out)
+
+    stages = {stage.name: getattr(stage, 'steps', 0) for stage in config.stages}
+    _train(config.name, stages, train, options, console)
 
 
-def _train(config: TrainingConfig, work: Path, out: Path, console: Console) -> None:
-    # Imported here so that a wrong configuration is named before torch is loaded.
-    from vla_policy_node.training.run import Run
+def _finetune(content: Mapping[str, Any], options: argparse.Namespace, console: Console) -> None:
+    from vla_policy_node.training.finetune.config import parse_config
 
-    with _Display(config, console) as display:
-        run = Run(config, work, display)
-        run.train(out)
-        measured: Mapping[str, Any] = {}
-        if config.closed_loop_episodes:
-            measured = run.evaluate(config.closed_loop_episodes)
-            display({'stage': 'closed loop', **measured})
-        run.save(out, measured)
+    config = parse_config(content, options.config)
+    if options.dry_run:
+        from vla_policy_node.training.finetune.dry_run import dry_run
 
+        dry_run(config, _work(options, config.name), console)
+        return
 
-class _Display:
-    """Progress on the terminal: one bar over all steps, one line per record."""
+    def train(work: Path, out: Path, journal: Journal) -> None:
+        from vla_policy_node.training.finetune.run import run
 
-    def __init__(self, config: TrainingConfig, console: Console) -> None:
-        from rich.progress import Progress
+        run(config, work, out, journal)
 
-        self._progress = Progress(console=console)
-        self._before, total = {}, 0
-        for stage in config.stages:
-            self._before[stage.name] = total
-            total += getattr(stage, 'steps', 0)
-        self._bar = self._progress.add_task(config.name, total=total)
-
-    def __enter__(self) -> '_Display':
-        self._progress.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._progress.stop()
-
-    def __call__(self, record: Mapping[str, Any]) -> None:
-        """Show one record of the run."""
-        if 'step' in record:
-            done = self._before[record['stage']] + record['step']
-            self._progress.update(self._bar, completed=done)
-        self._progress.console.print(_line(record), markup=False, highlight=False)
+    _train(config.name, {'': config.training.steps}, train, options, console)
 
 
-def _line(record: Mapping[str, Any]) -> str:
-    def text(value: Any) -> str:
-        if isinstance(value, Mapping):
-            return ' '.join(f'{name}={text(item)}' for name, item in value.items())
-        return f'{value:.3g}' if isinstance(value, float) else str(value)
-    return '  '.join(f'{name} {text(value)}' for name, value in record.items())
+_START = {'curriculum': _curriculum, 'finetune': _finetune}
+
+
+def _train(
+    name: str, stages: Mapping[str, int], train: Callable[[Path, Path, Journal], None],
+    options: argparse.Namespace, console: Console,
+) -> None:
+    """Train with everything a person wants to see of it; only the first process shows it."""
+    work = _work(options, name)
+    out = options.out or work / 'checkpoint'
+    if not _is_first_process():
+        with Journal(work) as journal:
+            train(work, out, journal)
+        return
+    with Display(name, stages, console) as display, \
+            Journal(work, [TensorBoard(work), display]) as journal:
+        train(work, out, journal)
+    shutil.copyfile(out / PROVENANCE_NAME, work / PROVENANCE_NAME)
+    console.print(f'policy: {out}\nreport: {write_report(work)}', markup=False, highlight=False)
+
+
+def _work(options: argparse.Namespace, name: str) -> Path:
+    return options.work or Path('out') / name
+
+
+def _is_first_process() -> bool:
+    # As torchrun and accelerate name it; without either there is only one.
+    return int(os.environ.get('RANK', '0')) == 0
+
+
+def _recipe(content: Mapping[str, Any], path: Path) -> str:
+    recipe = content.get('recipe')
+    if recipe not in RECIPES:
+        raise ValueError(f'{path}: recipe: expected one of {", ".join(RECIPES)}, found '
+                         f'{recipe!r}; correct or add it')
+    return recipe
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog='cofinetune', description=__doc__.splitlines()[1])
     parser.add_argument('--config', type=Path, required=True, help='training configuration, YAML')
-    parser.add_argument('--out', type=Path, help='checkpoint folder (default models/<name>)')
     parser.add_argument(
-        '--work', type=Path, help='frames, state and log (default out/training/<name>)')
+        '--out', type=Path, help='policy folder (default out/<name>/checkpoint)')
+    parser.add_argument(
+        '--work', type=Path, help='states, logs, pictures and report.html (default out/<name>)')
+    parser.add_argument(
+        '--dry-run', action='store_true',
+        help='print the mixture, read one batch of every source back, check every label')
     return parser.parse_args(arguments)
 
 

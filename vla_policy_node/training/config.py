@@ -4,8 +4,10 @@ The training configuration: one YAML file, validated before anything is built.
 Knows nothing of torch or of the simulator; unknown keys are refused.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
+from typing import Any
 from typing import Literal
 
 from pydantic import BaseModel
@@ -13,7 +15,9 @@ from pydantic import ConfigDict
 from pydantic import Field
 from pydantic import model_validator
 from pydantic import ValidationError
-import yaml
+
+from vla_policy_node.training.yaml_file import one_line
+from vla_policy_node.training.yaml_file import read_mapping
 
 
 class _Section(BaseModel):
@@ -160,7 +164,7 @@ class DemonstrationConfig(_Section):
 class TrainingConfig(_Section):
     """Everything one run needs besides the code."""
 
-    recipe: Literal['curriculum'] = 'curriculum'
+    recipe: Literal['curriculum']
     name: str
     seed: int
     start: Path | None = Field(
@@ -179,10 +183,13 @@ class TrainingConfig(_Section):
 
 
 def load_config(path: Path) -> TrainingConfig:
-    """Read and validate a YAML file; ValueError with one line per mistake otherwise."""
+    """Read and validate a YAML file; ValueError with one line otherwise."""
+    return parse_config(read_mapping(path), path)
+
+
+def parse_config(content: Mapping[str, Any], where: Path) -> TrainingConfig:
+    """Validate what a YAML file holds; where: its name, for the error."""
     try:
-        return TrainingConfig.model_validate(yaml.safe_load(path.read_text(encoding='utf-8')))
-    except FileNotFoundError as error:
-        raise ValueError(f'expected a training configuration at {path}, found no file') from error
-    except (yaml.YAMLError, ValidationError) as error:
-        raise ValueError(f'{path} is not a valid training configuration: {error}') from error
+        return TrainingConfig.model_validate(content)
+    except ValidationError as error:
+        raise ValueError(one_line(where, error)) from error

@@ -41,7 +41,7 @@ class LabelBuilder:
         self._tokenizer = tokenizer
         self._actions = actions
         self._prompt = prompt
-        self._stats = stats
+        self.stats = stats
         self._image_id = tokenizer.convert_tokens_to_ids(IMAGE)
         self._eos_id = tokenizer.eos_token_id
         self._cache: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {}
@@ -57,7 +57,7 @@ class LabelBuilder:
         """
         before, after = self.action_prompt(instruction)
         plan = tuple(2.0 * np.asarray(target_uv) - 1.0) if self._actions.plan_length else ()
-        answer = self._actions.encode(self._stats.normalize(action[None]), plan=plan)
+        answer = self._actions.encode(self.stats.normalize(action[None]), plan=plan)
         return Sample(before=before, after=after, answer=tuple(answer), source='robot')
 
     def action_prompt(self, instruction: str) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 import hashlib
 import json
 from pathlib import Path
-import platform
 import sys
 import time
 from typing import Any
@@ -38,6 +37,7 @@ from vla_policy_node.training.frames import concatenate
 from vla_policy_node.training.frames import Frames
 from vla_policy_node.training.loop import Learner
 from vla_policy_node.training.loop import learning_rates
+from vla_policy_node.training.measurements import measure
 from vla_policy_node.training.mixture import Mixture
 from vla_policy_node.training.model import initialise_patches
 from vla_policy_node.training.parts import answer_length
@@ -46,9 +46,15 @@ from vla_policy_node.training.parts import build_parts
 from vla_policy_node.training.parts import prompt_length
 from vla_policy_node.training.parts import robot_tasks
 from vla_policy_node.training.parts import stats_of
+from vla_policy_node.training.provenance import processor
+from vla_policy_node.training.provenance import versions
 from vla_policy_node.training.validation import Validator
 
 EVALUATION_FIRST_SEED = 90_000_000
+MEASUREMENTS_NAME = 'measurements.json'
+_PACKAGES = ('torch', 'transformers', 'tokenizers', 'numpy', 'mujoco')
+_MEASURED_PROMPTS = 480
+_MEASURED_QUESTIONS = 200
 _VALIDATION_FRAMES = 96
 _PARALLEL = 12
 
@@ -57,9 +63,9 @@ Report = Callable[[Mapping[str, Any]], None]
 
 class Run:
     """
-    A run and its folder `work` (frames, state.pt, log.jsonl); resumes from state.pt if present.
+    A run and its folder `work` (frames and state.pt); resumes from state.pt if present.
 
-    report: called with every record that also goes to log.jsonl.
+    report: takes every record, see journal.
     """
 
     def __init__(self, config: TrainingConfig, work: Path, report: Report) -> None:
@@ -74,12 +80,12 @@ class Run:
         self._excluded = np.array(
             [colour in config.robot_excludes for _, colour, _ in robot_tasks()])
         self._digest = hashlib.sha256()
-        frames, held_out = self._demonstrations()
+        frames, self._held_out = self._demonstrations()
         self.stats = stats_of(frames.actions)
         self.builder = build_labels(self.parts, self.stats)
         self._mixture = Mixture(frames, self.builder, robot_tasks())
         self._validator = Validator(
-            Mixture(held_out, self.builder, robot_tasks()), self.builder, self.parts.actions,
+            Mixture(self._held_out, self.builder, robot_tasks()), self.builder, self.parts.actions,
             self.stats, frames=_VALIDATION_FRAMES, seed=config.seed)
         self.learner = self._new_learner(frames)
         self._rng = np.random.default_rng(config.seed)
@@ -87,6 +93,21 @@ class Run:
         self._stage, self._step = 0, 0
         if not self._resume() and config.start is not None:
             self._begin_with(config.start)
+
+    def complete(self, out: Path) -> None:
+        """Train, measure and write the policy folder `out`."""
+        self._report(self._mixture_record())
+        self.train(out)
+        measured: dict[str, Any] = {}
+        if self.config.closed_loop_episodes:
+            measured = self.evaluate(self.config.closed_loop_episodes)
+            self._report({'kind': 'closed_loop', 'stage': 'closed loop', **measured})
+        self.save(out, measured)
+        tables = measure(
+            out, self._held_out, prompts=_MEASURED_PROMPTS, per_kind=_MEASURED_QUESTIONS)
+        (self._work / MEASUREMENTS_NAME).write_text(
+            json.dumps(tables, indent=2) + '\n', encoding='utf-8')
+        self._report({'kind': 'event', 'name': 'finished', 'detail': f'policy in {out}'})
 
     def train(self, out: Path) -> None:
         """Go through all stages from where the run stands; a checkpoint after each mixture."""
@@ -119,6 +140,7 @@ class Run:
         if isinstance(stage, MixtureStage):
             self._check_labels(stage)
         kept: list[dict[str, float]] = []
+        since = time.monotonic()
         rates = list(learning_rates(
             getattr(stage, 'decay_steps', None) or stage.steps, stage.warmup, stage.lr,
             getattr(stage, 'final_lr', stage.lr / 10)))
@@ -127,9 +149,10 @@ class Run:
             done = step + 1 == stage.steps
             if (step + 1) % self.config.validate_every == 0 or done:
                 self._step = step + 1
-                self._log(stage, kept)
+                self._log(stage, kept, rates[step], time.monotonic() - since)
                 kept.clear()
                 self._save_state()
+                since = time.monotonic()
 
     def _check_labels(self, stage: MixtureStage) -> None:
         """Decode one batch of labels as execution would; ValueError if the automaton refuses."""
@@ -145,15 +168,19 @@ class Run:
             return self.learner.mixture_step(self._mixture, self._rng, stage, lr)
         return self.learner.alignment_step(self._mixture, self._rng, stage, lr)
 
-    def _log(self, stage: Stage, kept: list[dict[str, float]]) -> None:
+    def _log(
+        self, stage: Stage, kept: list[dict[str, float]], lr: float, seconds: float
+    ) -> None:
         names = sorted({name for figures in kept for name in figures})
         losses = {n: float(np.mean([f[n] for f in kept if n in f])) for n in names}
+        samples = len(kept) * stage.images * getattr(stage, 'prompts_per_image', 1)
         record = {
-            'stage': stage.name, 'step': self._step, 'of': stage.steps,
-            'minutes': self._minutes(), 'loss': losses}
+            'kind': 'train', 'stage': stage.name, 'step': self._step, 'of': stage.steps,
+            'minutes': self._minutes(), 'samples_per_s': samples / seconds, 'lr': lr,
+            'loss': losses}
         if isinstance(stage, MixtureStage):
             record['held_out'] = self._validator.measure(self.learner)
-        self._write(record)
+        self._report(record)
 
     def _add_frames(self, stage: CollectStage | SimulateStage) -> None:
         """Extend the mixture by a stage's frames, made now unless the folder has them."""
@@ -175,9 +202,9 @@ class Run:
                 self._act(),
                 steps=stage.steps_per_episode, first_scene=scene)
             frames.save(path)
-            self._write({
-                'stage': stage.name, 'frames': len(frames), 'minutes': self._minutes(),
-                **_summary(outcomes)})
+            self._report({
+                'kind': 'closed_loop', 'stage': stage.name, 'frames': len(frames),
+                'minutes': self._minutes(), **_summary(outcomes)})
         return Frames.load(path).without_tasks(self._excluded)
 
     def _act(self) -> Callable[[np.ndarray, list[str]], np.ndarray]:
@@ -220,7 +247,8 @@ class Run:
         path = self._work / (
             f'{name}-{wanted.seed}-{part.first}-{part.scenes}x{part.frames}-{size}px.npz')
         if not path.exists():
-            self._report({'stage': name, 'scenes': part.scenes})
+            self._report({'kind': 'event', 'name': 'simulating',
+                          'detail': f'{part.scenes} scenes, {name}'})
             scenes = SceneRange(
                 seed=wanted.seed, first=part.first, count=part.scenes, frames=part.frames,
                 motion=part.motion)
@@ -271,17 +299,24 @@ class Run:
     def _minutes(self) -> float:
         return round((self._seconds_before + time.monotonic() - self._started) / 60, 2)
 
-    def _write(self, record: Mapping[str, Any]) -> None:
-        with (self._work / 'log.jsonl').open('a', encoding='utf-8') as log:
-            log.write(json.dumps(record) + '\n')
-        self._report(record)
+    def _mixture_record(self) -> dict[str, Any]:
+        """Return what all mixture stages together draw from the first frames."""
+        records = len(self._mixture.frames)
+        episodes = len(np.unique(self._mixture.frames.scene))
+        drawn = drawn_per_source(self.config)
+        return {'kind': 'mixture', 'sources': [
+            {'name': name, 'records': records, 'episodes': episodes,
+             'share': count / max(1.0, sum(drawn.values())), 'seen_per_record': count / records}
+            for name, count in drawn.items()]}
 
     def _provenance(self, measured: Mapping[str, Any]) -> dict[str, Any]:
         return {
-            'command': ' '.join(['python -m vla_policy_node.training.cofinetune', *sys.argv[1:]]),
+            'name': self.config.name,
+            'base': 'from scratch' if self.config.start is None else str(self.config.start),
+            'command': ' '.join(['cofinetune', *sys.argv[1:]]),
             'seed': self.config.seed,
-            'versions': _versions(),
-            'hardware': f'{_processor()}, {self.config.threads} thread(s)',
+            'versions': versions(_PACKAGES),
+            'hardware': f'{processor()}, {self.config.threads} thread(s)',
             'minutes': self._minutes(),
             'frames': len(self._mixture.frames),
             'frames_sha256': self._digest.hexdigest(),
@@ -304,20 +339,15 @@ def _summary(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     }
 
 
+def drawn_per_source(config: TrainingConfig) -> dict[str, float]:
+    """Return how many answers of each source all mixture stages together will draw."""
+    drawn = {'robot': 0.0, 'questions': 0.0}
+    for stage in config.stages:
+        if isinstance(stage, MixtureStage):
+            for name, share in stage.shares.items():
+                drawn[name] += share * stage.steps * stage.images * stage.prompts_per_image
+    return drawn
+
+
 def _every(count: int) -> int:
     return max(1, count // 800)
-
-
-def _versions() -> dict[str, str]:
-    from importlib.metadata import version
-    packages = ('torch', 'transformers', 'tokenizers', 'numpy', 'mujoco')
-    return {'python': platform.python_version(), **{name: version(name) for name in packages}}
-
-
-def _processor() -> str:
-    try:
-        lines = Path('/proc/cpuinfo').read_text(encoding='utf-8').splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.split(':', 1)[1].strip() for line in lines if line.startswith('model name')]
-    return names[0] if names else platform.machine()
