@@ -36,11 +36,14 @@ from vla_policy_node.training.frames import Frames
 from vla_policy_node.training.probe import ask_questions
 from vla_policy_node.training.probe import open_checkpoint
 from vla_policy_node.training.probe import Reader
+from vla_policy_node.training.questions import KINDS as QUESTIONS
 from vla_policy_node.vla_config import VlaConfig
 
 ARMS = ('pretrained', 'cofinetuned', 'robot-only', 'no-plan')
 HELD_OUT_COLOUR = 'yellow'
 PHRASES = {'touch': 'touch the block furthest left', 'pick': 'pick up the block furthest left'}
+KINDS_OF_INSTRUCTIONS = (
+    'known words', 'held-out colour', 'scenes of the phrase, by colour', 'held-out phrase')
 _FIRST_SEED = 95_000_000
 _PARALLEL = 12
 _MAX_STEPS = 60
@@ -52,12 +55,15 @@ def main(
     held_out: str = typer.Option(help='The held-out frames, held-out-*.npz of a run.'),
     episodes: int = typer.Option(96, min=8, help='Per arm and kind of instruction.'),
     questions: int = typer.Option(200, min=1, help='Per arm and kind of question.'),
+    arms: str = typer.Option(','.join(ARMS), help='Measure only these; others as in the JSON.'),
     output: str = typer.Option('out/claims.json', help='Where to write the JSON.'),
 ) -> None:
-    """Measure every arm and print the tables."""
+    """Measure the arms and print the tables."""
     torch.set_num_threads(1)
     frames, result = Frames.load(Path(held_out)), {}
-    for arm in track(ARMS, 'arms', console=Console(stderr=True)):
+    if Path(output).exists():
+        result = json.loads(Path(output).read_text(encoding='utf-8'))
+    for arm in track(arms.split(','), 'arms', console=Console(stderr=True)):
         checkpoint = Path(folder) / arm
         reader = open_checkpoint(checkpoint)
         result[arm] = {'questions': _questions(reader, frames, questions)}
@@ -65,7 +71,8 @@ def main(
             camera = VlaConfig.load(checkpoint).cameras[0]
             result[arm]['closed_loop'] = _closed_loop(
                 reader, ParallelEpisodes(_PARALLEL, camera), episodes)
-    result['plan_time_ms'] = _plan_times(Path(folder))
+    if 'no-plan' in arms.split(','):
+        result['plan_time_ms'] = _plan_times(Path(folder))
     Path(output).parent.mkdir(parents=True, exist_ok=True)
     Path(output).write_text(json.dumps(result, indent=2) + '\n', encoding='utf-8')
     _show(result, Console())
@@ -92,14 +99,13 @@ def _closed_loop(
     colour = [(task, seed) for task, seed in every if task.colour == HELD_OUT_COLOUR]
     phrase = phrase_episodes(count, _FIRST_SEED + 20_000)
     options = {'act': act, 'max_steps': _MAX_STEPS}
-    return {
-        'known words': _tally(simulators.run(known, **options)),
-        'held-out colour': _tally(simulators.run(colour, **options)),
-        'the same scenes as the phrase, by colour': _tally(simulators.run(phrase, **options)),
-        'held-out phrase': _tally(simulators.run(
-            phrase, **options, words=lambda task: PHRASES[task.verb])),
-        'chance of the phrase': {'nearest_by_chance': _chance(phrase)},
-    }
+    outcomes = [
+        simulators.run(known, **options), simulators.run(colour, **options),
+        simulators.run(phrase, **options),
+        simulators.run(phrase, **options, words=lambda task: PHRASES[task.verb])]
+    tallies = zip(KINDS_OF_INSTRUCTIONS, map(_tally, outcomes), strict=True)
+    return {**dict(tallies), 'nearest by chance': {
+        'held-out colour': _chance(colour), 'held-out phrase': _chance(phrase)}}
 
 
 def phrase_episodes(count: int, first_seed: int) -> list[tuple[Task, int]]:
@@ -151,18 +157,18 @@ def _plan_times(folder: Path) -> dict[str, dict[str, float]]:
 
 
 def _show(result: dict[str, Any], console: Console) -> None:
-    arms = [arm for arm in ARMS if arm != 'pretrained']
+    every = [arm for arm in ARMS if arm in result]
+    arms = [arm for arm in every if arm != 'pretrained']
     table = Table('instructions', *arms, title='success [95 % interval]; nearest block is meant')
-    for kind in result['cofinetuned']['closed_loop']:
-        if not kind.startswith('chance'):
-            table.add_row(kind, *(_cell(result[arm]['closed_loop'][kind]) for arm in arms))
+    for kind in KINDS_OF_INSTRUCTIONS:
+        table.add_row(kind, *(_cell(result[arm]['closed_loop'][kind]) for arm in arms))
     console.print(table)
-    table = Table('question', *ARMS, title='right answers; median error of places')
-    for kind in result['pretrained']['questions']['kinds']:
-        table.add_row(kind, *(_answer(result[arm]['questions']['kinds'][kind]) for arm in ARMS))
-    table.add_row('all', *(_rate(result[arm]['questions']) for arm in ARMS))
+    table = Table('question', *every, title='right answers; median error of places')
+    for kind in QUESTIONS:
+        table.add_row(kind, *(_answer(result[arm]['questions']['kinds'][kind]) for arm in every))
+    table.add_row('all', *(_rate(result[arm]['questions']) for arm in every))
     console.print(table)
-    console.print('ms per inference:', result['plan_time_ms'])
+    console.print('ms per inference:', result.get('plan_time_ms', 'not measured'))
 
 
 def _cell(tally: dict[str, Any]) -> str:

@@ -312,7 +312,7 @@ class Run:
     def _provenance(self, measured: Mapping[str, Any]) -> dict[str, Any]:
         return {
             'name': self.config.name,
-            'base': 'from scratch' if self.config.start is None else str(self.config.start),
+            'base': 'scratch' if self.config.start is None else str(self.config.start),
             'command': ' '.join(['cofinetune', *sys.argv[1:]]),
             'seed': self.config.seed,
             'versions': versions(_PACKAGES),
