@@ -6,8 +6,8 @@ from pathlib import Path
 from setuptools import setup
 
 PACKAGE = 'vla_policy_node'
-ROOMS = ('policy', 'control', 'nodes', 'training', 'training.finetune', 'training.sources',
-         'evaluation', 'simulation')
+ROOMS = ('policy', 'policy.openvla', 'control', 'nodes', 'training', 'training.finetune',
+         'training.sources', 'evaluation', 'simulation')
 
 
 def shared_files(folder: str) -> list[tuple[str, list[str]]]:

@@ -71,11 +71,16 @@ def main(
             camera = VlaConfig.load(checkpoint).cameras[0]
             result[arm]['closed_loop'] = _closed_loop(
                 reader, ParallelEpisodes(_PARALLEL, camera), episodes)
+        _write(result, Path(output))
     if 'no-plan' in arms.split(','):
         result['plan_time_ms'] = _plan_times(Path(folder))
-    Path(output).parent.mkdir(parents=True, exist_ok=True)
-    Path(output).write_text(json.dumps(result, indent=2) + '\n', encoding='utf-8')
+        _write(result, Path(output))
     _show(result, Console())
+
+
+def _write(result: dict[str, Any], path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(result, indent=2) + '\n', encoding='utf-8')
 
 
 def _questions(reader: Reader, frames: Frames, count: int) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from transformers import Idefics3Config
 from transformers import Idefics3ForConditionalGeneration
 from transformers import InternVLConfig
 from transformers import InternVLForConditionalGeneration
+from transformers import LlamaConfig
 from transformers import LlavaConfig
 from transformers import LlavaForConditionalGeneration
 from transformers import PaliGemmaConfig
@@ -17,6 +18,9 @@ from transformers import Qwen3VLConfig
 from transformers import Qwen3VLForConditionalGeneration
 from transformers import SmolVLMConfig
 from transformers import SmolVLMForConditionalGeneration
+
+from vla_policy_node.policy.openvla.configuration import OpenVLAConfig
+from vla_policy_node.policy.openvla.model import OpenVLAForActionPrediction
 
 IMAGE_ID = 10
 FIRST_BIN_ID = 100
@@ -116,9 +120,21 @@ def internvl():
         image_seq_length=4))
 
 
+def openvla():
+    """16 patches of one picture, which have no ids in the prompt."""
+    towers = [
+        {'size': 32, 'patch': 8, 'dim': 32, 'blocks': 2, 'heads': 2, 'hidden': 64,
+         'positions': 16, 'class_token': registers > 0, 'registers': registers,
+         'layer_scale': registers > 0, 'pre_norm': False, 'patch_bias': True,
+         'activation': 'gelu', 'epsilon': 1e-6} for registers in (4, 0)]
+    return OpenVLAForActionPrediction(OpenVLAConfig(
+        vision_towers=towers, text_config=LlamaConfig(**_LANGUAGE)))
+
+
 FAMILIES = {
     make.__name__: make for make in (
-        llava, paligemma, paligemma2, gemma3, idefics3, smolvlm, qwen2_5_vl, qwen3_vl, internvl)}
+        llava, paligemma, paligemma2, gemma3, idefics3, smolvlm, qwen2_5_vl, qwen3_vl, internvl,
+        openvla)}
 
 
 def build(name):
@@ -139,6 +155,10 @@ def prompt(name, seed, words=4, tiles=1):
     before = torch.randint(20, 90, (words,), generator=generator).tolist()
     ids = torch.tensor([[1, *before, 12, *[IMAGE_ID] * (per_tile * tiles), 13, 21, 22]])
     inputs = {'input_ids': ids, 'attention_mask': torch.ones_like(ids)}
+    if name == 'openvla':
+        ids = ids[:, ids[0] != IMAGE_ID]
+        return {'input_ids': ids, 'attention_mask': torch.ones_like(ids),
+                'pixel_values': 4.0 * pixels(1, 6, 32, 32)}
     if name.startswith('paligemma'):
         inputs['token_type_ids'] = torch.zeros_like(ids)
     if name == 'gemma3':

@@ -14,7 +14,6 @@ from vla_policy_node.training.finetune.actions import from_canonical
 from vla_policy_node.training.finetune.actions import rpy_from_rotation_vector
 from vla_policy_node.training.finetune.augment import Augmenter
 from vla_policy_node.training.finetune.augment import random_place
-from vla_policy_node.training.finetune.base import open_folder
 from vla_policy_node.training.finetune.config import AugmentationConfig
 from vla_policy_node.training.finetune.config import FinetuneConfigError
 from vla_policy_node.training.finetune.run import builder_of
@@ -221,7 +220,3 @@ def test_two_different_crops_are_refused(base):
         make_parts(make_config(base, cameras=cameras, augmentation={'crop_area': 0.9}))
 
 
-def test_openvlas_own_layout_is_refused_with_what_is_supported(tmp_path):
-    (tmp_path / 'config.json').write_text('{"model_type": "openvla"}')
-    with pytest.raises(FinetuneConfigError, match="OpenVLA's own layout.*PaliGemma"):
-        open_folder(str(tmp_path))

@@ -39,6 +39,8 @@ def load_policy(
     """
     Load a checkpoint directory (or ``hf://owner/name``) with its ``vla_config.json``.
 
+    An original OpenVLA folder needs none.
+
     :param checkpoint: directory with config.json, safetensors and vla_config.json.
     :param device: 'cpu', 'cuda' or 'cuda:<index>'.
     :param quantization: 'none', 'nf4' or 'int8', of the language model's linear layers only.

@@ -12,6 +12,9 @@ from typing import Any
 from safetensors import safe_open
 from safetensors import SafetensorError
 
+from vla_policy_node.policy.openvla.derived import derive_vla_config
+from vla_policy_node.policy.openvla.layout import MODEL_TYPE as OPENVLA
+from vla_policy_node.policy.openvla.layout import STATISTICS_NAME
 from vla_policy_node.policy.types import PolicyError
 from vla_policy_node.vla_config import CONFIG_NAME
 from vla_policy_node.vla_config import VlaConfig
@@ -51,15 +54,16 @@ def read_checkpoint(directory: Path) -> VlaConfig:
             f'checkpoint directory {directory} does not exist; give a directory, '
             f'or {HUB_PREFIX}owner/name for one on the Hugging Face hub'
         )
-    read_json(directory / 'config.json')
-    if not (directory / CONFIG_NAME).is_file():
+    raw = read_json(directory / 'config.json')
+    original = raw.get('model_type') == OPENVLA
+    if not original and not (directory / CONFIG_NAME).is_file():
         raise PolicyError(
             f'{directory} has no {CONFIG_NAME}; add one to say what its actions mean'
         )
     refuse_pickles(directory)
     for path in weight_files(directory):
         _check_safetensors(path)
-    config = VlaConfig.load(directory)
+    config = _derived(directory, raw) if original else VlaConfig.load(directory)
     config.verify_weights(directory)
     return config
 
@@ -105,6 +109,12 @@ def weight_files(directory: Path) -> list[Path]:
 def one_line(error: Exception) -> str:
     """Return an error's text on one line."""
     return ' '.join(str(error).split()) or type(error).__name__
+
+
+def _derived(directory: Path, raw: dict[str, Any]) -> VlaConfig:
+    """Return what an original OpenVLA directory says, and a vla_config.json beside it."""
+    paths = (directory / STATISTICS_NAME, directory / CONFIG_NAME)
+    return derive_vla_config(raw, *(read_json(p) if p.is_file() else None for p in paths))
 
 
 def _check_safetensors(path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import partial
+import logging
 from threading import Lock
 from time import perf_counter
 from typing import Any
@@ -25,6 +26,8 @@ from vla_policy_node.prompts import build_action_prompt
 from vla_policy_node.prompts import build_question_prompt
 from vla_policy_node.vla_config import VlaConfig
 
+_LOGGER = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadedModel:
@@ -33,6 +36,7 @@ class LoadedModel:
 
     :param model: in eval mode, on its device.
     :param processor: the checkpoint's own, with ``tokenizer`` and ``image_processor``.
+    :param robot_only: tuned on robot data alone, which costs a model its words.
     :param quantized_layers: how many linear layers are in 4 or 8 bit.
     :param refused_layers: of the language model's, those of a shape the 4-bit CPU kernel refuses.
     """
@@ -49,6 +53,7 @@ class LoadedModel:
     refused_layers: int
     device: str
     dtype: torch.dtype
+    robot_only: bool = False
 
 
 class HFPolicy:
@@ -113,6 +118,10 @@ class HFPolicy:
             raise PolicyError(f'expected max_new_tokens of at least 1, found {max_new_tokens}')
         with self._lock, torch.inference_mode():
             loaded = self._open()
+            if loaded.robot_only:
+                _LOGGER.warning(
+                    '%s was tuned on robot data alone and has lost most of its words: do not '
+                    'rely on its answer', loaded.checkpoint_name)
             prompt = build_question_prompt(loaded.config.prompt, observation.instruction)
             inputs = self._inputs.build(prompt, self._prepare(loaded, observation))
             generated = loaded.model.generate(

@@ -22,6 +22,10 @@ from vla_policy_node.policy.checkpoint import resolve_checkpoint
 from vla_policy_node.policy.decoding import DECODINGS
 from vla_policy_node.policy.hf_policy import HFPolicy
 from vla_policy_node.policy.hf_policy import LoadedModel
+from vla_policy_node.policy.openvla.configuration import read_config as read_openvla_config
+from vla_policy_node.policy.openvla.layout import MODEL_TYPE as OPENVLA
+from vla_policy_node.policy.openvla.model import register as register_openvla
+from vla_policy_node.policy.openvla.processor import OpenVLAProcessor
 from vla_policy_node.policy.quantization import bitsandbytes_config
 from vla_policy_node.policy.quantization import check_quantized
 from vla_policy_node.policy.quantization import plan_quantization
@@ -36,6 +40,8 @@ DTYPES = {
 }
 # A checkpoint is data: its own Python code is never run, nor is anyone asked whether to.
 _DATA_ONLY = {'trust_remote_code': False, 'local_files_only': True}
+
+register_openvla()
 
 
 def load(
@@ -93,6 +99,7 @@ def load_model(
         action_space=action_space,
         unnorm_key=unnorm_key,
         checkpoint_name=directory.resolve().name,
+        robot_only=getattr(config, 'robot_only', False),
         quantization=quantization,
         quantized_layers=check_quantized(model, layers, quantization) if layers else 0,
         refused_layers=len(layers.refused) if layers else 0,
@@ -103,6 +110,8 @@ def load_model(
 
 def load_processor(directory: Path) -> Any:
     """Return the checkpoint's processor, with a tokenizer and an image processor."""
+    if read_json(directory / 'config.json').get('model_type') == OPENVLA:
+        return OpenVLAProcessor.from_folder(directory)
     try:
         processor = AutoProcessor.from_pretrained(directory, **_DATA_ONLY)
     except (OSError, ValueError, TypeError, ImportError, KeyError, AttributeError) as error:
@@ -163,14 +172,17 @@ def _check_device(device: str) -> None:
 
 
 def read_model_config(directory: Path) -> PretrainedConfig:
-    """Return the configuration of a model that transformers itself implements."""
+    """Return the configuration of a model that transformers or this suite implements."""
     raw = read_json(directory / 'config.json')
     kind = raw.get('model_type')
     try:
-        config = AutoConfig.from_pretrained(directory, **_DATA_ONLY)
+        config = (read_openvla_config(directory) if kind == OPENVLA
+                  else AutoConfig.from_pretrained(directory, **_DATA_ONLY))
+    except PolicyError:
+        raise
     except (OSError, ValueError, TypeError, KeyError) as error:
         reason = one_line(error)
-        if 'auto_map' in raw:
+        if 'auto_map' in raw and kind != OPENVLA:
             reason = 'it brings its own Python code (auto_map), which is never run'
         raise PolicyError(
             f'cannot read the configuration of model type {kind!r} in {directory}: {reason}; '

@@ -109,7 +109,7 @@ def _score(reader: Reader, asked: Sequence[Question], answers: np.ndarray) -> Qu
             bins = np.searchsorted(reader.actions.bin_token_ids, ids[:2])
             place = reader.actions.bin_values[bins] * 0.5 + 0.5
             errors.append(np.linalg.norm(place - question.point) * reader.image_size)
-            right += errors[-1] <= RIGHT_WITHIN_PX
+            right += int(errors[-1] <= RIGHT_WITHIN_PX)
     return QuestionScore(right=right, asked=len(asked), error_px=np.array(errors))
 
 

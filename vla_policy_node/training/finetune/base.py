@@ -2,8 +2,9 @@
 Opens the model that is tuned, and settles how it is asked and how it writes actions.
 
 The only place that knows where a base comes from. A checkpoint of this suite brings its
-vla_config.json, and what the configuration leaves out is taken from there; any other Hugging
-Face folder needs `action`, `prompt` and `cameras` in the configuration.
+vla_config.json, and what the configuration leaves out is taken from there; of an original OpenVLA
+folder it is derived. Any other Hugging Face folder needs `action`, `prompt` and `cameras` in the
+configuration.
 """
 
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from vla_policy_node.policy.checkpoint import read_json
 from vla_policy_node.policy.checkpoint import refuse_pickles
 from vla_policy_node.policy.checkpoint import resolve_checkpoint
 from vla_policy_node.policy.checkpoint import weight_files
+from vla_policy_node.policy.openvla.layout import MODEL_TYPE as OPENVLA
 from vla_policy_node.policy.quantization import bitsandbytes_config
 from vla_policy_node.policy.quantization import check_quantized
 from vla_policy_node.policy.quantization import plan_quantization
@@ -68,12 +70,7 @@ class Language:
 def open_folder(base: str) -> Path:
     """Return the local folder of a base; ValueError where it is none that can be tuned."""
     folder = resolve_checkpoint(base)
-    kind = read_json(folder / 'config.json').get('model_type')
-    if kind == 'openvla':
-        raise FinetuneConfigError(
-            f"base: {folder} is in OpenVLA's own layout, which brings its own code and is not "
-            'supported; give a checkpoint of this suite or a model type that transformers '
-            'implements (LLaVA, PaliGemma, Idefics3, SmolVLM, Qwen-VL, InternVL, Gemma 3)')
+    read_json(folder / 'config.json')
     refuse_pickles(folder)
     weight_files(folder)
     return folder
@@ -81,7 +78,7 @@ def open_folder(base: str) -> Path:
 
 def open_language(config: FinetuneConfig, folder: Path) -> Language:
     """Settle tokens, prompt and cameras; ValueError naming what is missing."""
-    own = read_checkpoint(folder) if (folder / CONFIG_NAME).is_file() else None
+    own = read_checkpoint(folder) if _says_how_it_acts(folder) else None
     processor = loading.load_processor(folder)
     cameras = _with_crop(config, config.cameras or _of(own, 'cameras', config))
     marker = _image_marker(processor)
@@ -142,9 +139,16 @@ def _end_of_answer(folder: Path, tokenizer: Any) -> int:
     return int(end if end is not None and (end in stops or not stops) else stops[0])
 
 
+def _says_how_it_acts(folder: Path) -> bool:
+    kind = read_json(folder / 'config.json').get('model_type')
+    return kind == OPENVLA or (folder / CONFIG_NAME).is_file()
+
+
 def _max_length(folder: Path) -> int:
-    text = loading.read_model_config(folder).get_text_config()
-    return getattr(text, 'max_position_embeddings', None) or 2 ** 31
+    """Return how many ids a prompt with its answer may have."""
+    config = loading.read_model_config(folder)
+    longest = getattr(config.get_text_config(), 'max_position_embeddings', None) or 2 ** 31
+    return longest - getattr(config, 'image_columns', 0)  # OpenVLA's pictures have no ids.
 
 
 def _image_marker(processor: Any) -> str:

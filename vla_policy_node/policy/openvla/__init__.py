@@ -1,0 +1,1 @@
+"""OpenVLA's original checkpoint layout and its architecture, without its own code."""
