@@ -37,7 +37,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 def test_text_that_is_no_yaml_is_refused(tmp_path: Path) -> None:
     path = tmp_path / 'broken.yaml'
     path.write_text('stages: [')
-    with pytest.raises(ValueError, match='not a valid training configuration'):
+    with pytest.raises(ValueError, match='expected YAML, found'):
         load_config(path)
 
 
