@@ -28,6 +28,7 @@ from vla_policy_node.training.finetune.examples import ExampleBuilder
 from vla_policy_node.training.finetune.folder import provenance_of
 from vla_policy_node.training.finetune.folder import save_policy
 from vla_policy_node.training.finetune.held_out import HeldOut
+from vla_policy_node.training.finetune.kernels import use_cpu_kernels
 from vla_policy_node.training.finetune.model_parts import count_parameters
 from vla_policy_node.training.finetune.objective import AnswerModel
 from vla_policy_node.training.finetune.parts import open_parts
@@ -63,6 +64,8 @@ def train(
 ) -> None:
     """Do the same with parts that are open already."""
     model = load_trainable(config, parts, accelerator)
+    if accelerator.device.type == 'cpu':
+        use_cpu_kernels(model)
     builder = builder_of(config, parts)
     plan = StreamPlan(
         batch_size=config.training.batch_size, accumulation=config.training.accumulation,
@@ -71,8 +74,8 @@ def train(
         journal.write(_mixture_record(config, parts, plan, model))
     answer_model = AnswerModel(
         model, parts.language.actions.bin_token_ids, config.training.label_sigma_bins)
-    collator = _collator(parts, model)
-    prepared, optimiser = accelerator.prepare(answer_model, _optimiser(config, answer_model))
+    collator = collator_of(parts, model)
+    prepared, optimiser = accelerator.prepare(answer_model, optimiser_of(config, answer_model))
     trainer = Trainer(
         config, accelerator, prepared, optimiser,
         Stepper(accelerator, prepared, optimiser, collator, list(parts.train),
@@ -133,14 +136,16 @@ def accelerating(config: FinetuneConfig) -> Iterator[Accelerator]:
         AcceleratorState._reset_state(reset_partial_state=False)
 
 
-def _optimiser(config: FinetuneConfig, model: nn.Module) -> torch.optim.Optimizer:
+def optimiser_of(config: FinetuneConfig, model: nn.Module) -> torch.optim.Optimizer:
+    """Return what changes the weights that are trained."""
     trained = [p for p in model.parameters() if p.requires_grad]
     return torch.optim.AdamW(
         trained, lr=config.training.lr, betas=(0.9, 0.95),
-        weight_decay=config.training.weight_decay)
+        weight_decay=config.training.weight_decay, fused=True)
 
 
-def _collator(parts: Parts, model: nn.Module) -> Collator:
+def collator_of(parts: Parts, model: nn.Module) -> Collator:
+    """Return what makes batches of examples for this model."""
     tokenizer = parts.language.processor.tokenizer
     pad_id = tokenizer.pad_token_id
     return Collator(pad_id=tokenizer.eos_token_id or 0 if pad_id is None else pad_id,
