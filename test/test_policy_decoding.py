@@ -282,7 +282,7 @@ def test_expectation_needs_one_token_per_bin(llava):
 
 
 def test_an_unknown_decoding_is_refused_with_the_known_ones(llava):
-    with pytest.raises(PolicyError, match="greedy, expectation, found 'beam'"):
+    with pytest.raises(PolicyError, match="greedy, expectation, sample, found 'beam'"):
         ConstrainedDecoder(llava.model, AddedTokens(first_id=FIRST_NUMBER_ID), 'beam')
 
 

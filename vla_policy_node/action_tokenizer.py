@@ -195,6 +195,21 @@ class ActionTokenizer:
         return Position(kinds[slot], kinds[:slot].count(kinds[slot]))
 
     @property
+    def fixed_places(self) -> tuple[tuple[np.ndarray, str], ...] | None:
+        """
+        Of every place its legal ids, sorted (m,) int64, and its kind as in Cursor.kind.
+
+        None where the legal ids depend on what was chosen before: free text, and numbers written
+        digit by digit.
+        """
+        legal = self._automaton.fixed_legal
+        if legal is None:
+            return None
+        slots = self._automaton.slots
+        kinds = [slots[slot].kind for slot, _ in self._automaton.layout()]
+        return tuple(zip(legal, kinds, strict=True))
+
+    @property
     def _n_actions(self) -> int:
         return self.horizon * ACTION_DIM
 

@@ -228,6 +228,18 @@ class TokenAutomaton:
         fixed = all(len(slot.lengths) == 1 for slot in self.slots)
         return self.max_length if fixed else None
 
+    @property
+    def fixed_legal(self) -> tuple[np.ndarray, ...] | None:
+        """
+        The legal ids of every place, sorted (m,) int64 each; None where they depend on a choice.
+
+        They do not where each place has its own ids, whatever was written before.
+        """
+        levels = [_levels(root) for root in self._roots[:-1]]
+        if any(level is None for level in levels):
+            return None
+        return tuple(legal for level in levels for legal in level)
+
     def start(self) -> Cursor:
         """Return the place before the first token."""
         return Cursor(self.slots, self._roots)
@@ -332,6 +344,19 @@ def _build_trie(words: Sequence[Word], first_symbol: int = 0) -> _Node:
             node = node.children.setdefault(token, _Node())
         node.symbol = symbol
     return root.freeze()
+
+
+def _levels(root: _Node) -> list[np.ndarray] | None:
+    """Return the legal ids after 0, 1, ... tokens of a word; None where they differ by word."""
+    levels = []
+    nodes = [root]
+    while any(node.legal.size for node in nodes):
+        if isinstance(nodes[0], _TextNode) or not all(
+                np.array_equal(node.legal, nodes[0].legal) for node in nodes):
+            return None
+        levels.append(nodes[0].legal)
+        nodes = [child for node in nodes for child in node.children.values()]
+    return levels
 
 
 def _build_text(text: FreeText) -> _Node:
