@@ -11,6 +11,7 @@ from pathlib import Path
 import shutil
 
 import numpy as np
+from safetensors.torch import load_file
 from safetensors.torch import save_file
 import torch
 from transformers import LlamaConfig
@@ -107,6 +108,31 @@ def save_original(folder: Path, *kinds, dtype=torch.float32, **config) -> Path:
     save_file({k: v.to(dtype) for k, v in _with_unused(model, kinds).items()},
               folder / 'model.safetensors', metadata={'format': 'pt'})
     return folder
+
+
+def split(folder: Path) -> tuple[Path, Path]:
+    """Spread the weights of a folder over two files and an index; return the files."""
+    single = folder / 'model.safetensors'
+    weights = load_file(single)
+    single.unlink()
+    names = sorted(weights)
+    paths = tuple(folder / f'model-0000{number}-of-00002.safetensors' for number in (1, 2))
+    weight_map = {}
+    for place, path in enumerate(paths):
+        part = {name: weights[name] for name in names[place::2]}
+        save_file(part, path, metadata={'format': 'pt'})
+        weight_map |= dict.fromkeys(part, path.name)
+    (folder / 'model.safetensors.index.json').write_text(json.dumps(
+        {'metadata': {}, 'weight_map': weight_map}))
+    return paths
+
+
+def change_weights(path: Path, **changes):
+    """Change tensors of a safetensors file, '.' written as '__'; None removes one."""
+    weights = {**load_file(path), **{k.replace('__', '.'): v for k, v in changes.items()}}
+    path.unlink()  # The file may be shared with another folder.
+    save_file({k: v for k, v in weights.items() if v is not None}, path,
+              metadata={'format': 'pt'})
 
 
 def change_json(path: Path, **changes):

@@ -20,6 +20,7 @@ from vla_policy_node.nodes.inference_worker import InferenceWorker  # noqa: E402
 from vla_policy_node.nodes.inference_worker import WorkerSettings  # noqa: E402
 from vla_policy_node.nodes.mailbox import Frame  # noqa: E402
 from vla_policy_node.policy import DecodeError  # noqa: E402
+from vla_policy_node.policy import PolicyError  # noqa: E402
 
 
 @dataclass
@@ -241,3 +242,23 @@ def test_stop_closes_the_policy_and_ends_the_thread(make_bench):
     bench.worker.stop()
     assert bench.policy.closed
     assert 'inference' not in {thread.name for thread in threading.enumerate()}
+
+
+def test_without_memory_it_ends_and_closes_the_policy_by_itself(make_bench):
+    bench = make_bench(script=(MemoryError(),))
+    bench.worker.follow('go')
+    bench.see(10)
+    wait_until(lambda: bench.policy.closed)
+    assert bench.listener.failures == [(Failure.OUT_OF_MEMORY, 'MemoryError')]
+    bench.see(20)
+    with pytest.raises(RuntimeError, match='deactivated'):
+        bench.worker.ask('how bright?', 5).result(PATIENCE_S)
+    assert bench.listener.published == []
+
+
+def test_what_the_policy_cannot_work_with_is_told_in_its_own_words(make_bench):
+    bench = make_bench(script=(PolicyError('expected at most 320 tokens, found 400'),))
+    bench.worker.follow('go')
+    bench.see(10)
+    wait_until(lambda: bench.listener.failures == [
+        (Failure.FAULT, 'expected at most 320 tokens, found 400')])

@@ -1,7 +1,5 @@
 """The policy node over real DDS with a fake policy: lifecycle, goals, frames, questions."""
 
-from collections.abc import Callable
-import threading
 import time
 
 import pytest
@@ -12,18 +10,14 @@ from action_msgs.msg import GoalStatus  # noqa: E402
 from diagnostic_msgs.msg import DiagnosticArray  # noqa: E402
 from lifecycle_msgs.msg import State  # noqa: E402
 from lifecycle_msgs.msg import Transition  # noqa: E402
-from lifecycle_msgs.srv import ChangeState  # noqa: E402
-from lifecycle_msgs.srv import GetState  # noqa: E402
 from nodes_bench import FakePolicy  # noqa: E402
-from nodes_bench import Graph  # noqa: E402
 from nodes_bench import grey_image  # noqa: E402
-from nodes_bench import overrides  # noqa: E402
 from nodes_bench import running_graph  # noqa: E402
 from nodes_bench import wait_until  # noqa: E402
+from policy_node_bench import benches  # noqa: E402
+from policy_node_bench import NAME  # noqa: E402
 import rclpy  # noqa: E402
-from sensor_msgs.msg import Image  # noqa: E402
 from vla_msgs.action import ExecuteInstruction  # noqa: E402
-from vla_msgs.msg import EndEffectorDeltaChunk  # noqa: E402
 from vla_msgs.msg import PolicyStatus  # noqa: E402
 from vla_msgs.srv import Ask  # noqa: E402
 
@@ -32,96 +26,13 @@ from vla_policy_node.nodes.conversions import time_ns  # noqa: E402
 from vla_policy_node.nodes.policy_node import PolicyNode  # noqa: E402
 from vla_policy_node.policy import DecodeError  # noqa: E402
 
-NAME = '/policy_node'
 Result = ExecuteInstruction.Result
-
-
-class Bench:
-    """
-    A policy node with a fake policy and a camera that the test may switch on.
-
-    It is patient with frames, for on a busy machine they are late; tests of its impatience say so.
-    """
-
-    def __init__(self, graph: Graph, policy: FakePolicy, **values) -> None:
-        settings = {'image_timeout_s': 10.0, 'image_wait_s': 60.0, **values}
-        self.graph = graph
-        self.policy = policy
-        self.node = graph.add(PolicyNode(
-            lambda _: policy, parameter_overrides=overrides(**settings)))
-        self.chunks = graph.collect(EndEffectorDeltaChunk, f'{NAME}/action_chunk', 1)
-        self.statuses = graph.collect(PolicyStatus, f'{NAME}/status')
-        self.camera = graph.node.create_publisher(Image, f'{NAME}/image', 1)
-        self.client = graph.action_client(ExecuteInstruction, f'{NAME}/execute_instruction')
-        self.feedback: list = []
-        self._filming = threading.Event()
-        self._thread: threading.Thread | None = None
-
-    def change(self, transition: int) -> bool:
-        request = ChangeState.Request(transition=Transition(id=transition))
-        return self.graph.call(ChangeState, f'{NAME}/change_state', request).success
-
-    def start(self) -> 'Bench':
-        assert self.change(Transition.TRANSITION_CONFIGURE)
-        assert self.change(Transition.TRANSITION_ACTIVATE)
-        wait_until(lambda: self.camera.get_subscription_count() == 1)
-        wait_until(self.client.server_is_ready)
-        wait_until(lambda: self.graph.node.count_publishers(f'{NAME}/action_chunk') == 1)
-        return self
-
-    def state(self) -> int:
-        return self.graph.call(
-            GetState, f'{NAME}/get_state', GetState.Request()).current_state.id
-
-    def show(self, level: int = 128, age_s: float = 0.0) -> None:
-        self.camera.publish(grey_image(self.graph.node, level, age_s))
-
-    def film(self, period_s: float = 0.02, **values) -> None:
-        """Show frames in the background until the test ends."""
-        def run():
-            while not self._filming.wait(period_s):
-                self.show(**values)
-        self._thread = threading.Thread(target=run, daemon=True)
-        self._thread.start()
-
-    def send(self, instruction: str = 'touch it', duration_s: int = 0):
-        goal = ExecuteInstruction.Goal(instruction=instruction)
-        goal.max_duration.sec = duration_s
-        return self.graph.ask(lambda: self.client.send_goal_async(
-            goal, feedback_callback=lambda message: self.feedback.append(message.feedback)))
-
-    def result(self, handle):
-        return self.graph.ask(handle.get_result_async)
-
-    def status(self) -> PolicyStatus:
-        return wait_until(lambda: self.statuses)[-1]
-
-    def status_where(self, condition: Callable[[PolicyStatus], bool]) -> PolicyStatus:
-        """Wait for the first status of which something is true, and return it."""
-        return wait_until(lambda: next(filter(condition, self.statuses), None))
-
-    def now_ns(self) -> int:
-        return self.graph.node.get_clock().now().nanoseconds
-
-    def published_after(self, time_: int) -> list[EndEffectorDeltaChunk]:
-        return [chunk for chunk in self.chunks if time_ns(chunk.header.stamp) > time_]
-
-    def stop(self) -> None:
-        self._filming.set()
-        if self._thread is not None:
-            self._thread.join()
 
 
 @pytest.fixture
 def make_bench():
-    benches = []
-    with running_graph() as graph:
-        def make(policy: FakePolicy | None = None, **values) -> Bench:
-            benches.append(Bench(graph, policy or FakePolicy(), **values))
-            return benches[-1]
+    with benches() as make:
         yield make
-        for bench in benches:
-            bench.stop()
 
 
 def test_an_instruction_turns_frames_into_chunks(make_bench):
@@ -359,8 +270,17 @@ def test_a_question_is_answered_about_the_newest_frame(make_bench):
     bench.status_where(lambda status: status.frames_received > 0)
     answer = bench.graph.call(
         Ask, f'{NAME}/ask', Ask.Request(question='how bright?', max_new_tokens=7))
-    assert answer.success and answer.answer == 'how bright? 33 7'
+    assert answer.success and answer.answer == 'how bright? 33 7' and answer.message == ''
     assert started_ns < time_ns(answer.observation_stamp) < bench.now_ns()
+
+
+def test_what_speaks_against_an_answer_comes_with_it(make_bench):
+    bench = make_bench().start()
+    bench.policy.answer_caution = 'it has lost its words'
+    bench.film()
+    bench.status_where(lambda status: status.frames_received > 0)
+    answer = bench.graph.call(Ask, f'{NAME}/ask', Ask.Request(question='how bright?'))
+    assert answer.success and answer.message == 'it has lost its words'
 
 
 def test_a_question_without_a_frame_gets_a_reason(make_bench):

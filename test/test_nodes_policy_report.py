@@ -10,6 +10,7 @@ from vla_msgs.msg import PolicyStatus  # noqa: E402
 
 from vla_policy_node.nodes import diagnostics  # noqa: E402
 from vla_policy_node.nodes.inference_worker import Failure  # noqa: E402
+from vla_policy_node.nodes.policy_report import describe_model  # noqa: E402
 from vla_policy_node.nodes.policy_report import PolicyReport  # noqa: E402
 from vla_policy_node.nodes.status import POLICY_TEXT  # noqa: E402
 
@@ -46,6 +47,32 @@ def test_a_failure_is_named_and_only_failed_decodes_are_counted(report):
     report.failed(Failure.DECODE_FAILED, 'no bin')
     status = report.status(None, '')
     assert (status.state, status.decode_failures) == (PolicyStatus.DECODE_FAILED, 1)
+
+
+def test_a_model_that_was_lost_is_told_with_the_reason_until_one_is_loaded(report):
+    report.failed(Failure.OUT_OF_MEMORY, 'CUDA out of memory')
+    report.state = PolicyStatus.UNCONFIGURED
+    assert report.status(None, '').state_text == 'no checkpoint is loaded (CUDA out of memory)'
+    report.loaded()
+    assert report.status(None, '').state_text == 'loaded, waiting to be activated'
+
+
+def test_a_policy_that_knows_nothing_of_its_memory_is_described_by_no_line():
+    assert describe_model(SimpleNamespace()) == []
+
+
+def test_a_policy_is_described_by_its_memory_and_what_was_quantised_and_what_not():
+    policy = SimpleNamespace(
+        memory='73 MB', quantized_vision_layers=9, kept_layers=('projector.fc1', 'head.out'))
+    assert describe_model(policy) == [
+        'memory: 73 MB', '9 layers of vision and projector are quantised too',
+        '2 layers are not quantised because of their shape: projector.fc1, head.out']
+
+
+def test_diagnostics_say_what_the_model_takes(report):
+    policy = SimpleNamespace(memory='73 MB', quantized_vision_layers=9, refused_layers=0)
+    values = report.diagnose(policy)[2]
+    assert (values['memory'], values['quantized_vision_layers']) == ('73 MB', 9)
 
 
 def test_a_problem_that_was_overcome_is_not_shown(report):

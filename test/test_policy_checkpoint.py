@@ -1,11 +1,13 @@
 """A bad checkpoint directory is named in one line, before anything is loaded."""
 
 import json
+from pathlib import Path
 
 from policy_models import vla_config
 import pytest
 
 from vla_policy_node.policy import PolicyError
+from vla_policy_node.policy.checkpoint import checkpoint_name
 from vla_policy_node.policy.checkpoint import read_checkpoint
 from vla_policy_node.policy.checkpoint import resolve_checkpoint
 
@@ -65,6 +67,7 @@ def test_a_directory_without_weights_is_refused(checkpoint):
 
 
 def test_a_missing_shard_is_named(checkpoint):
+    (checkpoint / 'model.safetensors').unlink()
     index = {'weight_map': {'a': 'model-1.safetensors', 'b': 'model-2.safetensors'}}
     (checkpoint / 'model.safetensors.index.json').write_text(json.dumps(index))
     (checkpoint / 'model-1.safetensors').write_bytes(EMPTY_WEIGHTS)
@@ -94,10 +97,43 @@ def test_statistics_of_the_wrong_dimension_are_refused(checkpoint):
         read_checkpoint(checkpoint)
 
 
-@pytest.mark.parametrize('name', ['hf://tabletop', 'hf://a/b/c', 'hf://../etc'])
-def test_a_hub_name_is_owner_slash_name(name):
-    with pytest.raises(PolicyError, match='hf://owner/name'):
-        resolve_checkpoint(name)
+class TestHub:
+    @pytest.fixture(autouse=True)
+    def cache(self, tmp_path, monkeypatch):
+        """Return a cache of the hub with one snapshot; there is no network."""
+        monkeypatch.setattr('huggingface_hub.constants.HF_HUB_CACHE', str(tmp_path / 'hub'))
+        monkeypatch.setattr('huggingface_hub.constants.HF_HUB_OFFLINE', True)
+        repository = tmp_path / 'hub' / 'models--owner--name'
+        snapshot = repository / 'snapshots' / ('1' * 40)
+        snapshot.mkdir(parents=True)
+        (repository / 'refs').mkdir()
+        (repository / 'refs' / 'main').write_text('1' * 40)
+        return snapshot
+
+    @pytest.mark.parametrize('name', ['hf://owner/name', 'owner/name'])
+    def test_what_was_downloaded_before_is_found_without_a_network(self, cache, name):
+        assert resolve_checkpoint(name) == cache
+        assert checkpoint_name(name) == 'owner/name'
+
+    def test_a_directory_goes_before_a_name_of_the_hub(self, tmp_path, monkeypatch):
+        (tmp_path / 'owner' / 'name').mkdir(parents=True)
+        monkeypatch.chdir(tmp_path)
+        assert resolve_checkpoint('owner/name') == Path('owner/name')
+        assert checkpoint_name('owner/name') == 'name'
+
+    def test_what_is_neither_here_nor_there_is_named_with_the_reason(self):
+        with pytest.raises(PolicyError, match=(
+                'owner/other is no directory here, and could not be downloaded.*cached')):
+            resolve_checkpoint('owner/other')
+
+    @pytest.mark.parametrize('name', ['/a/b', './owner/name', 'name', 'a/b/c', Path('/a/b')])
+    def test_any_other_path_is_never_looked_up(self, name):
+        assert resolve_checkpoint(name) == Path(name)
+
+    @pytest.mark.parametrize('name', ['hf://tabletop', 'hf://a/b/c', 'hf://../etc'])
+    def test_a_hub_name_is_owner_slash_name(self, name):
+        with pytest.raises(PolicyError, match='hf://owner/name'):
+            resolve_checkpoint(name)
 
 
 def test_errors_are_one_line(tmp_path):

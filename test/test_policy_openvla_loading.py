@@ -11,9 +11,8 @@ from openvla_folders import save_original
 from openvla_folders import save_reference
 from openvla_folders import SIZE
 from openvla_folders import small_model
+from openvla_folders import split
 import pytest
-from safetensors.torch import load_file
-from safetensors.torch import save_file
 import torch
 
 from vla_policy_node.policy import load_policy
@@ -21,6 +20,7 @@ from vla_policy_node.policy import Observation
 from vla_policy_node.policy import PolicyError
 from vla_policy_node.policy.checkpoint import read_checkpoint
 from vla_policy_node.policy.loading import load_model
+from vla_policy_node.policy.openvla.pictures import OpenVLAImageProcessor
 from vla_policy_node.policy.openvla.processor import OpenVLAProcessor
 
 STATS = {'q01': [-0.1] * 6 + [0.0], 'q99': [0.1] * 6 + [1.0]}
@@ -134,7 +134,7 @@ class TestUnnormKey:
 
 
 @pytest.mark.parametrize('kinds', [
-    ('siglip',), ('clip',), ('dinov2', 'clip')], ids='+'.join)
+    ('siglip',), ('clip',), ('dinov2',), ('dinov2', 'clip'), ('dinov2', 'siglip')], ids='+'.join)
 def test_all_weights_that_are_used_come_from_the_file(tmp_path, kinds):
     loaded = load_model(save_original(tmp_path, *kinds), **EXACT)
     wanted = small_model(*kinds).state_dict()
@@ -209,10 +209,76 @@ def test_a_config_that_does_not_fit_is_named(folder, change, message):
         load_model(folder, **EXACT)
 
 
-def test_missing_weights_are_named(folder):
-    weights = load_file(folder / 'model.safetensors')
-    del weights['projector.fc3.weight']
-    (folder / 'model.safetensors').unlink()
-    save_file(weights, folder / 'model.safetensors', metadata={'format': 'pt'})
-    with pytest.raises(PolicyError, match='lacks 1 weights.*projector.fc3.weight'):
-        load_model(folder, **EXACT)
+@pytest.mark.parametrize('stored', [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize('dtype', ['float32', 'bfloat16', 'float16'])
+def test_weights_stored_in_half_precision_are_used_as_they_are(tmp_path, stored, dtype):
+    loaded = load_model(save_original(tmp_path, 'siglip', dtype=stored),
+                        quantization='none', dtype=dtype)
+    wanted = small_model('siglip').state_dict()
+    for name, value in loaded.model.state_dict().items():
+        assert value.dtype == getattr(torch, dtype)
+        torch.testing.assert_close(
+            value, wanted[name].to(stored).to(value.dtype), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize('kinds', [('siglip',), ('dinov2', 'siglip')], ids='+'.join)
+@pytest.mark.parametrize('strategy', ['resize-naive', 'letterbox', 'resize-crop'])
+def test_config_json_alone_says_how_pictures_are_resized(tmp_path, kinds, strategy):
+    folder = save_original(tmp_path, *kinds, image_resize_strategy=strategy)
+    rgb = observation().images['primary']
+    towers = [{'dinov2': ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])}.get(
+        kind, ([0.5] * 3, [0.5] * 3)) for kind in kinds]
+    wanted = OpenVLAImageProcessor({
+        'image_resize_strategy': strategy, 'input_sizes': [[3, SIZE, SIZE]] * len(kinds),
+        'means': [mean for mean, _ in towers], 'stds': [std for _, std in towers]})([rgb])
+    found = OpenVLAProcessor.from_folder(folder)(text='a', images=[rgb])
+    torch.testing.assert_close(found['pixel_values'], wanted['pixel_values'], rtol=0, atol=0)
+
+
+def test_without_a_strategy_pictures_get_borders(tmp_path):
+    folder = save_original(tmp_path, 'siglip')
+    change_json(folder / 'config.json', image_resize_strategy=None)
+    settings = OpenVLAProcessor.from_folder(folder).image_processor.settings
+    assert settings['image_resize_strategy'] == 'letterbox'
+
+
+def test_a_fine_tune_with_its_adapter_merged_is_a_policy(tmp_path):
+    """No auto_map, no norm_stats in config.json, shards in bfloat16, its own statistics."""
+    folder = save_original(tmp_path, 'dinov2', 'siglip', dtype=torch.bfloat16)
+    split(folder)
+    change_json(folder / 'config.json', norm_stats=None, vision_backbone_id=None)
+    (folder / 'dataset_statistics.json').write_text(json.dumps(
+        {'libero_spatial_no_noops': {
+            'action': STATS, 'num_transitions': 9, 'num_trajectories': 1}}))
+    policy = load_policy(folder, quantization='none')
+    assert policy.unnorm_key == 'libero_spatial_no_noops'
+    actions = policy.infer(observation()).actions
+    assert np.isfinite(actions).all() and (abs(actions[:, :3]) <= 0.1).all()
+
+
+def test_the_crop_of_augmented_fine_tunes_cuts_the_centre_out(fused, tmp_path):
+    folder = shutil.copytree(fused, tmp_path / 'copy', copy_function=link_weights)
+    whole = load_policy(folder, **EXACT)
+    (folder / 'vla_config.json').write_text(json.dumps(
+        {'cameras': [{'name': 'primary', 'crop_area': 0.9}]}))
+    cropping = load_policy(folder, **EXACT)
+    rgb = observation().images['primary']  # 60 x 80, of which 57 x 76 are kept
+    centre = Observation(images={'primary': np.ascontiguousarray(rgb[1:58, 2:78])},
+                         instruction='pick up the red block')
+    np.testing.assert_array_equal(
+        cropping.action_logits(observation()), whole.action_logits(centre))
+    assert not np.array_equal(
+        cropping.action_logits(observation()), whole.action_logits(observation()))
+
+
+def test_a_name_of_the_hub_is_a_policy_of_that_name(fused, tmp_path, monkeypatch):
+    snapshot = tmp_path / 'models--openvla--openvla-7b' / 'snapshots' / ('0' * 40)
+    shutil.copytree(fused, snapshot)
+    (snapshot.parents[1] / 'refs').mkdir()
+    (snapshot.parents[1] / 'refs' / 'main').write_text('0' * 40)
+    monkeypatch.setattr('huggingface_hub.constants.HF_HUB_CACHE', str(tmp_path))
+    monkeypatch.setattr('huggingface_hub.constants.HF_HUB_OFFLINE', True)
+    policy = load_policy('openvla/openvla-7b', **EXACT)
+    assert policy.checkpoint_name == 'openvla/openvla-7b'
+    assert 'openvla/openvla-7b was tuned on robot data alone' in policy.answer_caution
+    assert policy.infer(observation()).token_ids.shape == (1, 7)

@@ -1,11 +1,10 @@
 """On the same checkpoint, our OpenVLA and the original give the same numbers."""
 
-import json
-
 import numpy as np
 from openvla_folders import reference_cases
 from openvla_folders import reference_weights
 from openvla_folders import save_reference
+from openvla_folders import split
 import pytest
 from safetensors.torch import save_file
 import torch
@@ -61,16 +60,9 @@ class TestOneCase:
 def test_shards_in_bfloat16_are_read(folder, tmp_path):
     for path in folder.glob('*.json'):
         (tmp_path / path.name).write_bytes(path.read_bytes())
-    weights = {name: value.bfloat16() for name, value in reference_weights().items()}
-    names = sorted(weights)
-    shards = {'model-00001-of-00002.safetensors': names[::2],
-              'model-00002-of-00002.safetensors': names[1::2]}
-    for shard, part in shards.items():
-        save_file({name: weights[name] for name in part}, tmp_path / shard,
-                  metadata={'format': 'pt'})
-    (tmp_path / 'model.safetensors.index.json').write_text(json.dumps(
-        {'metadata': {}, 'weight_map': {
-            name: shard for shard, part in shards.items() for name in part}}))
+    save_file({name: value.bfloat16() for name, value in reference_weights().items()},
+              tmp_path / 'model.safetensors', metadata={'format': 'pt'})
+    split(tmp_path)
     loaded = load_model(tmp_path, quantization='none', dtype='bfloat16')
     decoder = ConstrainedDecoder(loaded.model, OverwrittenTokens(vocab_size=32000))
     inputs = inputs_of(loaded, CASES[0])

@@ -41,6 +41,8 @@ def _ask() -> int:
     if not response.success:
         raise command_line.CommandError(f'no answer: {response.message}')
     print(response.answer)
+    if response.message:
+        print(f'caution: {response.message}', file=sys.stderr)
     return 0
 
 

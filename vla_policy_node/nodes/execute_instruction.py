@@ -124,7 +124,7 @@ class InstructionServer:
                 return
             goal.last_fresh_s = time.monotonic()
             goal.decode_failures += 1
-        if failure is Failure.FAULT:
+        if failure in (Failure.FAULT, Failure.OUT_OF_MEMORY):
             self.end(Result.UNKNOWN, reason, goal)
         elif goal.decode_failures >= self._settings.max_decode_failures:
             self.end(

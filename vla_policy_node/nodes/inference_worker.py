@@ -20,10 +20,13 @@ from vla_policy_node.images import ImageError
 from vla_policy_node.images import to_rgb
 from vla_policy_node.nodes.mailbox import Frame
 from vla_policy_node.nodes.mailbox import Mailbox
+from vla_policy_node.policy.failures import is_out_of_memory
+from vla_policy_node.policy.failures import one_line
 from vla_policy_node.policy.types import ActionChunk
 from vla_policy_node.policy.types import DecodeError
 from vla_policy_node.policy.types import Observation
 from vla_policy_node.policy.types import Policy
+from vla_policy_node.policy.types import PolicyError
 
 PRIMARY = 'primary'
 
@@ -35,6 +38,7 @@ class Failure(Enum):
     BAD_IMAGE = 'bad image'
     DECODE_FAILED = 'decode failed'
     FAULT = 'fault'
+    OUT_OF_MEMORY = 'out of memory'
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +81,11 @@ class WorkerListener(Protocol):
         """Note that a chunk was published."""
 
     def failed(self, generation: int, failure: Failure, reason: str) -> None:
-        """Note that a frame gave no chunk."""
+        """
+        Note that a frame gave no chunk.
+
+        After OUT_OF_MEMORY, which a question may cause as well, the worker has ended.
+        """
 
 
 class InferenceWorker:
@@ -152,6 +160,9 @@ class InferenceWorker:
         """Return the coming answer about the newest frames and the stamp [ns] it is about."""
         answer: Future[tuple[str, int]] = Future()
         with self._wake:
+            if self._stopping:
+                answer.set_exception(_deactivated())
+                return answer
             self._questions.append(partial(self._answer, answer, question, max_new_tokens))
             self._wake.notify()
         return answer
@@ -227,7 +238,10 @@ class InferenceWorker:
         except DecodeError as error:
             self._fail(generation, Failure.DECODE_FAILED, str(error))
         except Exception as error:
-            self._fail(generation, Failure.FAULT, f'{type(error).__name__}: {error}')
+            if is_out_of_memory(error):
+                self._end_without_memory(generation, one_line(error))
+            else:
+                self._fail(generation, Failure.FAULT, _fault(error))
         else:
             self._hand_over(Step(
                 generation=generation, chunk=chunk, frame=frames[self.cameras[0]]))
@@ -246,6 +260,13 @@ class InferenceWorker:
             wanted = self._is_wanted(generation)
         if wanted:
             self._listener.failed(generation, failure, reason)
+
+    def _end_without_memory(self, generation: int, reason: str) -> None:
+        """Do no more work, so that the policy is closed, and say why."""
+        with self._wake:
+            self._stopping = True
+            self._instruction = None
+        self._listener.failed(generation, Failure.OUT_OF_MEMORY, reason)
 
     def _is_wanted(self, generation: int) -> bool:
         return self._instruction is not None and self._generation == generation
@@ -277,7 +298,7 @@ class InferenceWorker:
         policy: Policy | None,
     ) -> None:
         if policy is None:
-            answer.set_exception(RuntimeError('the policy node was deactivated'))
+            answer.set_exception(_deactivated())
             return
         frames = {name: mailbox.newest for name, mailbox in self.mailboxes.items()}
         try:
@@ -285,8 +306,20 @@ class InferenceWorker:
             text = policy.answer(observation, max_new_tokens)
         except Exception as error:
             answer.set_exception(error)
+            if is_out_of_memory(error):
+                self._end_without_memory(self._generation, one_line(error))
         else:
             answer.set_result((text, frames[self.cameras[0]].stamp_ns))
+
+
+def _deactivated() -> RuntimeError:
+    return RuntimeError('the policy node was deactivated')
+
+
+def _fault(error: Exception) -> str:
+    """Return an error as one line; of those that are no mistake of a user's, with its class."""
+    text = str(error)
+    return text if isinstance(error, PolicyError) and text else f'{type(error).__name__}: {text}'
 
 
 class _UnusableFrameError(Exception):

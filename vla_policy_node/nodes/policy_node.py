@@ -38,10 +38,12 @@ from vla_policy_node.nodes.inference_worker import Step
 from vla_policy_node.nodes.inference_worker import WorkerSettings
 from vla_policy_node.nodes.mailbox import Frame
 from vla_policy_node.nodes.policy_parameters import PARAMETERS
+from vla_policy_node.nodes.policy_report import describe_model
 from vla_policy_node.nodes.policy_report import PolicyReport
 from vla_policy_node.nodes.runtime import run
 from vla_policy_node.nodes.runtime import StartError
 from vla_policy_node.nodes.runtime import steady_timer
+from vla_policy_node.policy import give_back_memory
 from vla_policy_node.policy import load_policy
 from vla_policy_node.policy import Policy
 from vla_policy_node.policy import run_self_test
@@ -52,6 +54,7 @@ PolicyFactory = Callable[[SimpleNamespace], Policy]
 _STATUS_PERIOD_S = 0.5
 # A loss is reported at most this often.
 _LOSS_REPORT_S = 10.0
+
 
 def load_from_checkpoint(values: SimpleNamespace) -> Policy:
     """Load the checkpoint that the parameters name."""
@@ -64,7 +67,9 @@ def load_from_checkpoint(values: SimpleNamespace) -> Policy:
     return load_policy(
         values.checkpoint, device=values.device, quantization=values.quantization,
         dtype=values.dtype, unnorm_key=values.unnorm_key or None,
-        decoding=values.decoding or None, plan=values.plan != 'off')
+        decoding=values.decoding or None, plan=values.plan != 'off',
+        quantize_vision=values.quantize_vision, temperature=values.temperature,
+        seed=values.seed)
 
 
 class PolicyNode(LifecycleNode):
@@ -101,6 +106,8 @@ class PolicyNode(LifecycleNode):
         # A group of its own: the others run while an answer is being waited for.
         self.create_service(
             Ask, '~/ask', self._on_ask, callback_group=MutuallyExclusiveCallbackGroup())
+        # Triggered by the worker's thread, which cannot end itself.
+        self._retreat_condition = self.create_guard_condition(self._retreat)
         steady_timer(self, _STATUS_PERIOD_S, self._publish_status)
         diagnostics.DiagnosticsPublisher(self, lambda: self._report.diagnose(self._policy))
         if self.values.autostart:
@@ -122,9 +129,15 @@ class PolicyNode(LifecycleNode):
         except Exception as error:
             self._report.problem = ' '.join(f'{error}'.split()) or type(error).__name__
             self.get_logger().error(f'configure refused: {self._report.problem}')
+        if self._policy is None:
+            # Only now: the error's frames held what had been loaded.
+            self._worker.stop()
             self._worker = None
+            give_back_memory()
             return TransitionCallbackReturn.FAILURE
         self._report.loaded()
+        for line in describe_model(self._policy):
+            self.get_logger().info(line)
         self._listen_to_cameras()
         self.get_logger().info(
             f'policy ready after {time.monotonic() - started_s:.1f} s,'
@@ -180,8 +193,22 @@ class PolicyNode(LifecycleNode):
 
     def _load(self) -> Policy:
         policy = self._make_policy(self.values)
-        run_self_test(policy)
+        try:
+            run_self_test(policy)
+        except Exception:
+            policy.close()
+            raise
         return policy
+
+    def _retreat(self) -> None:
+        """Unload the model after it ran out of memory, as the transitions do."""
+        if self._active:
+            self.trigger_deactivate()
+        if self._policy is not None:
+            self.trigger_cleanup()
+        give_back_memory()
+        self.get_logger().error(f'unloaded: {self._report.problem}')
+        self._publish_status()
 
     def _autostart(self) -> None:
         self._autostart_timer.cancel()
@@ -262,6 +289,8 @@ class PolicyNode(LifecycleNode):
         self.get_logger().warning(f'no action: {problem}', throttle_duration_sec=2.0)
         self._publish_status()
         self._goals.failed(generation, failure, problem)
+        if failure is Failure.OUT_OF_MEMORY:
+            self._retreat_condition.trigger()
 
     # Questions
 
@@ -278,6 +307,7 @@ class PolicyNode(LifecycleNode):
         response.observation_stamp.sec, response.observation_stamp.nanosec = divmod(
             stamp_ns, 1_000_000_000)
         response.success = True
+        response.message = getattr(self._policy, 'answer_caution', '')
         return response
 
     def _ask(self, question: str, max_new_tokens: int) -> Future:

@@ -5,7 +5,7 @@ from vla_policy_node.nodes.parameters import Declared
 PARAMETERS = (
     Declared(
         name='checkpoint', default='',
-        description='Checkpoint directory with vla_config.json, or hf://owner/name.'),
+        description='Checkpoint directory with vla_config.json, or owner/name of the hub.'),
     Declared(
         name='device', default='cpu',
         description="Where the model runs: 'cpu', 'cuda' or 'cuda:<index>'."),
@@ -13,14 +13,23 @@ PARAMETERS = (
         name='quantization', default='nf4', choices=('none', 'nf4', 'int8'),
         description='Weights of the language model.'),
     Declared(
+        name='quantize_vision', default=False,
+        description='Quantise vision towers and projector too, where their shapes allow.'),
+    Declared(
         name='dtype', default='bfloat16', choices=('bfloat16', 'float32', 'float16'),
         description='Type of everything that is not quantised.'),
     Declared(
         name='unnorm_key', default='',
         description='Whose norm_stats un-normalise actions; empty where there is just one.'),
     Declared(
-        name='decoding', default='', choices=('', 'greedy', 'expectation'),
+        name='decoding', default='', choices=('', 'greedy', 'expectation', 'sample'),
         description="How bins are chosen; empty for the checkpoint's own choice."),
+    Declared(
+        name='temperature', default=1.0, minimum=0.01, maximum=100.0,
+        description='Of decoding sample: below 1 keeps to what is likely, above 1 wanders.'),
+    Declared(
+        name='seed', default=0, minimum=0, maximum=1_000_000,
+        description='Of decoding sample: the same one draws the same actions again.'),
     Declared(
         name='plan', default='checkpoint', choices=('checkpoint', 'off'),
         description='A plan before the action: as the checkpoint has it, or off if it has both.'),

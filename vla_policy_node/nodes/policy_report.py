@@ -15,6 +15,8 @@ from vla_policy_node.policy import Policy
 # Chunks that the rate is measured over, and the pause after which it counts as zero.
 _RATE_CHUNKS = 10
 _RATE_PAUSE_S = 3.0
+# Of the layers that are not quantised, so many are named.
+_NAMED_LAYERS = 3
 _TIMINGS = ('preprocess', 'vision', 'prefill', 'decode', 'total')
 
 _STATE_OF_FAILURE = {
@@ -22,10 +24,25 @@ _STATE_OF_FAILURE = {
     Failure.BAD_IMAGE: PolicyStatus.WAITING_FOR_IMAGE,
     Failure.DECODE_FAILED: PolicyStatus.DECODE_FAILED,
     Failure.FAULT: PolicyStatus.FAULT,
+    Failure.OUT_OF_MEMORY: PolicyStatus.FAULT,
 }
 
 _TROUBLED = (
     PolicyStatus.STALE_IMAGE, PolicyStatus.DECODE_FAILED, PolicyStatus.WAITING_FOR_IMAGE)
+
+
+def describe_model(policy: Policy) -> list[str]:
+    """Return what a loaded policy says of its memory and layers, one line each."""
+    lines = []
+    if memory := getattr(policy, 'memory', None):
+        lines.append(f'memory: {memory}')
+    if vision := getattr(policy, 'quantized_vision_layers', 0):
+        lines.append(f'{vision} layers of vision and projector are quantised too')
+    if kept := getattr(policy, 'kept_layers', ()):
+        lines.append(
+            f'{len(kept)} layers are not quantised because of their shape:'
+            f' {", ".join(kept[:_NAMED_LAYERS])}{", ..." if len(kept) > _NAMED_LAYERS else ""}')
+    return lines
 
 
 class PolicyReport:
@@ -91,7 +108,8 @@ class PolicyReport:
         if self.state == PolicyStatus.FAULT:
             level = diagnostics.ERROR
         values = {name: getattr(policy, name, '') for name in (
-            'checkpoint_name', 'quantization', 'linear4bit_layers', 'unnorm_key')}
+            'checkpoint_name', 'quantization', 'linear4bit_layers', 'quantized_vision_layers',
+            'refused_layers', 'memory', 'unnorm_key')}
         values.update(
             rate_hz=f'{status.rate_hz:.2f}', camera_to_chunk_ms=f'{status.camera_to_chunk_ms:.1f}',
             inference_ms=f'{status.total_ms:.1f}', frames_received=status.frames_received,

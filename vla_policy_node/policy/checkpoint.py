@@ -9,12 +9,11 @@ from pathlib import Path
 import re
 from typing import Any
 
-from safetensors import safe_open
-from safetensors import SafetensorError
-
+from vla_policy_node.policy.failures import one_line
 from vla_policy_node.policy.openvla.derived import derive_vla_config
 from vla_policy_node.policy.openvla.layout import MODEL_TYPE as OPENVLA
 from vla_policy_node.policy.openvla.layout import STATISTICS_NAME
+from vla_policy_node.policy.shards import check_shards
 from vla_policy_node.policy.types import PolicyError
 from vla_policy_node.vla_config import CONFIG_NAME
 from vla_policy_node.vla_config import VlaConfig
@@ -22,20 +21,24 @@ from vla_policy_node.vla_config import VlaConfig
 HUB_PREFIX = 'hf://'
 # Unpickling runs code of whoever wrote the file, so these are refused even beside safetensors.
 PICKLE_SUFFIXES = ('.bin', '.ckpt', '.pkl', '.pt', '.pth')
+_HUB_ID = r'[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*'
+_WEIGHTS_NAME = 'model.safetensors'
+_INDEX_NAME = 'model.safetensors.index.json'
+_ADAPTER_NAME = 'adapter_config.json'
 _HUB_FILES = ['*.safetensors', '*.json', '*.txt', '*.model', '*.jinja']
 
 
 def resolve_checkpoint(checkpoint: str | Path) -> Path:
     """
-    Return the local directory of a checkpoint; ``hf://owner/name`` is downloaded.
+    Return the local directory of a checkpoint.
 
-    Only weights in safetensors, JSON and text are fetched, never code or pickles.
+    ``hf://owner/name``, or ``owner/name`` where there is no such directory, is looked up on the
+    Hugging Face hub; without a network, in what was downloaded before. Only weights in
+    safetensors, JSON and text are fetched, never code or pickles.
     """
-    if not str(checkpoint).startswith(HUB_PREFIX):
+    repository = hub_id(checkpoint)
+    if repository is None:
         return Path(checkpoint)
-    repository = str(checkpoint)[len(HUB_PREFIX):]
-    if not re.fullmatch(r'[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*', repository):
-        raise PolicyError(f'expected {HUB_PREFIX}owner/name, found {checkpoint!r}')
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError
     from huggingface_hub.errors import HFValidationError
@@ -44,7 +47,24 @@ def resolve_checkpoint(checkpoint: str | Path) -> Path:
     try:
         return Path(snapshot_download(repository, allow_patterns=_HUB_FILES))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        raise PolicyError(f'could not download {checkpoint}: {one_line(error)}') from error
+        raise PolicyError(
+            f'{checkpoint} is no directory here, and could not be downloaded from the Hugging '
+            f'Face hub: {one_line(error)}') from error
+
+
+def hub_id(checkpoint: str | Path) -> str | None:
+    """Return the ``owner/name`` that a checkpoint stands for, None if it is a directory."""
+    text = str(checkpoint)
+    repository = text.removeprefix(HUB_PREFIX)
+    is_id = re.fullmatch(_HUB_ID, repository) is not None
+    if repository != text and not is_id:
+        raise PolicyError(f'expected {HUB_PREFIX}owner/name, found {text!r}')
+    return repository if repository != text or (is_id and not Path(text).exists()) else None
+
+
+def checkpoint_name(checkpoint: str | Path) -> str:
+    """Return the name of a checkpoint for people: the hub's, or that of its directory."""
+    return hub_id(checkpoint) or Path(checkpoint).resolve().name
 
 
 def read_checkpoint(directory: Path) -> VlaConfig:
@@ -61,8 +81,8 @@ def read_checkpoint(directory: Path) -> VlaConfig:
             f'{directory} has no {CONFIG_NAME}; add one to say what its actions mean'
         )
     refuse_pickles(directory)
-    for path in weight_files(directory):
-        _check_safetensors(path)
+    _refuse_adapter(directory)
+    check_shards(weight_files(directory), _weight_map(directory))
     config = _derived(directory, raw) if original else VlaConfig.load(directory)
     config.verify_weights(directory)
     return config
@@ -95,10 +115,7 @@ def refuse_pickles(directory: Path) -> None:
 
 def weight_files(directory: Path) -> list[Path]:
     """Return the safetensors files of a checkpoint, each of which exists."""
-    index = directory / 'model.safetensors.index.json'
-    names = {'model.safetensors'}
-    if index.is_file():
-        names = set(read_json(index).get('weight_map', {}).values()) or names
+    names = set(_weight_map(directory).values()) or {_WEIGHTS_NAME}
     paths = [directory / name for name in sorted(names)]
     missing = [path.name for path in paths if not path.is_file()]
     if missing:
@@ -106,23 +123,33 @@ def weight_files(directory: Path) -> list[Path]:
     return paths
 
 
-def one_line(error: Exception) -> str:
-    """Return an error's text on one line."""
-    return ' '.join(str(error).split()) or type(error).__name__
+def _weight_map(directory: Path) -> dict[str, str]:
+    """Return {tensor: name of its file} as the index of the shards says, {} without an index."""
+    path = directory / _INDEX_NAME
+    if not path.is_file():
+        return {}
+    found = read_json(path).get('weight_map')
+    if not isinstance(found, dict) or not all(
+            isinstance(name, str) and Path(name).name == name for name in found.values()):
+        raise PolicyError(f'expected weight_map of {path} to give the file of every tensor, by '
+                          'its plain name; copy or download it again')
+    # Beside an index, transformers would take the single file and never look at the shards.
+    if (directory / _WEIGHTS_NAME).is_file() and set(found.values()) - {_WEIGHTS_NAME}:
+        raise PolicyError(
+            f'{directory} holds both {_WEIGHTS_NAME} and shards with {_INDEX_NAME}; remove those '
+            'that are not meant')
+    return found
+
+
+def _refuse_adapter(directory: Path) -> None:
+    """Raise PolicyError where transformers would add an adapter's weights to the model's."""
+    if (directory / _ADAPTER_NAME).is_file():
+        raise PolicyError(
+            f'{directory} holds {_ADAPTER_NAME}, an adapter that would be added to the weights; '
+            'merge it into them if that is not done yet, and remove the file')
 
 
 def _derived(directory: Path, raw: dict[str, Any]) -> VlaConfig:
     """Return what an original OpenVLA directory says, and a vla_config.json beside it."""
     paths = (directory / STATISTICS_NAME, directory / CONFIG_NAME)
     return derive_vla_config(raw, *(read_json(p) if p.is_file() else None for p in paths))
-
-
-def _check_safetensors(path: Path) -> None:
-    """Raise PolicyError unless the file's header and length agree."""
-    try:
-        with safe_open(path, framework='np'):
-            pass
-    except (SafetensorError, OSError) as error:
-        raise PolicyError(
-            f'{path} is not a readable safetensors file ({error}); copy or download it again'
-        ) from error

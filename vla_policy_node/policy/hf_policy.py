@@ -17,8 +17,12 @@ from vla_policy_node.action_space import ActionSpace
 from vla_policy_node.action_tokenizer import ActionTokenizer
 from vla_policy_node.policy.chunks import build_chunk
 from vla_policy_node.policy.chunks import PlanDescription
+from vla_policy_node.policy.cuda_graphs import Clock
 from vla_policy_node.policy.decoding import ConstrainedDecoder
+from vla_policy_node.policy.failures import give_back_memory
+from vla_policy_node.policy.failures import named_failures
 from vla_policy_node.policy.inputs import InputBuilder
+from vla_policy_node.policy.memory import MemoryReport
 from vla_policy_node.policy.types import ActionChunk
 from vla_policy_node.policy.types import Observation
 from vla_policy_node.policy.types import PolicyError
@@ -27,6 +31,7 @@ from vla_policy_node.prompts import build_question_prompt
 from vla_policy_node.vla_config import VlaConfig
 
 _LOGGER = logging.getLogger(__name__)
+_OUT_OF_MEMORY_ADVICE = 'free memory on the device and load the checkpoint again'
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,8 +42,11 @@ class LoadedModel:
     :param model: in eval mode, on its device.
     :param processor: the checkpoint's own, with ``tokenizer`` and ``image_processor``.
     :param robot_only: tuned on robot data alone, which costs a model its words.
-    :param quantized_layers: how many linear layers are in 4 or 8 bit.
+    :param quantized_layers: how many linear layers of the language model are in 4 or 8 bit.
     :param refused_layers: of the language model's, those of a shape the 4-bit CPU kernel refuses.
+    :param memory: what the model takes, by part.
+    :param quantized_vision_layers: the same of vision towers and projector, where asked for.
+    :param kept_layers: names of all layers that were to be quantised and have such a shape.
     """
 
     model: nn.Module
@@ -53,18 +61,25 @@ class LoadedModel:
     refused_layers: int
     device: str
     dtype: torch.dtype
+    memory: MemoryReport
+    quantized_vision_layers: int = 0
+    kept_layers: tuple[str, ...] = ()
     robot_only: bool = False
 
 
 class HFPolicy:
     """Infers actions and answers questions with the same weights, one call at a time."""
 
-    def __init__(self, loaded: LoadedModel, decoding: str | None = None) -> None:
-        """Take a loaded model; decoding: 'greedy', 'expectation' or None for its own."""
+    def __init__(
+        self, loaded: LoadedModel, decoding: str | None = None, *, temperature: float = 1.0,
+        seed: int = 0,
+    ) -> None:
+        """Take a loaded model; for the rest see ``load_policy``."""
         self._loaded: LoadedModel | None = loaded
         self._lock = Lock()
         self._decoder = ConstrainedDecoder(
-            loaded.model, loaded.tokenizer, decoding or loaded.config.decoding
+            loaded.model, loaded.tokenizer, decoding or loaded.config.decoding,
+            temperature=temperature, seed=seed,
         )
         self._inputs = InputBuilder(
             loaded.processor,
@@ -78,6 +93,7 @@ class HFPolicy:
         )
         self._vision = _Stopwatch(loaded.model)
         self.action_space = loaded.action_space
+        self.action_tokenizer = loaded.tokenizer
         self.camera_names = tuple(camera.name for camera in loaded.config.cameras)
         self.checkpoint_name = loaded.checkpoint_name
         self.unnorm_key = loaded.unnorm_key
@@ -85,6 +101,13 @@ class HFPolicy:
         self.quantized_layers = loaded.quantized_layers
         self.linear4bit_layers = loaded.quantized_layers if loaded.quantization == 'nf4' else 0
         self.refused_layers = loaded.refused_layers
+        self.quantized_vision_layers = loaded.quantized_vision_layers
+        self.kept_layers = loaded.kept_layers
+        self.memory = loaded.memory
+        # One line for whoever asks a question, '' where the answers mean what they say.
+        self.answer_caution = (
+            f'{loaded.checkpoint_name} was tuned on robot data alone and has lost most of its '
+            'words: do not rely on its answer') if loaded.robot_only else ''
 
     def infer(self, observation: Observation) -> ActionChunk:
         """
@@ -92,15 +115,16 @@ class HFPolicy:
 
         :raises ValueError: a camera is missing or the instruction is unusable.
         :raises DecodeError: the model's output is not finite.
+        :raises PolicyMemoryError: the device has no memory left; close the policy.
         """
         start = perf_counter()
-        with self._lock:
+        with self._lock, named_failures('inference', _OUT_OF_MEMORY_ADVICE):
             loaded = self._open()
             inputs = self._action_inputs(loaded, observation)
             preprocess_ms = 1e3 * (perf_counter() - start)
-            self._vision.elapsed_ms = 0.0
+            self._vision.restart()
             decoding = self._decoder.decode(inputs)
-            vision_ms = self._vision.elapsed_ms
+            vision_ms = self._vision.elapsed_ms()
         timing_ms = {
             'preprocess': preprocess_ms,
             'vision': vision_ms,
@@ -116,12 +140,11 @@ class HFPolicy:
         """Answer ``observation.instruction`` with the whole vocabulary, greedily."""
         if max_new_tokens < 1:
             raise PolicyError(f'expected max_new_tokens of at least 1, found {max_new_tokens}')
-        with self._lock, torch.inference_mode():
+        with (self._lock, torch.inference_mode(),
+              named_failures('answering', _OUT_OF_MEMORY_ADVICE)):
             loaded = self._open()
-            if loaded.robot_only:
-                _LOGGER.warning(
-                    '%s was tuned on robot data alone and has lost most of its words: do not '
-                    'rely on its answer', loaded.checkpoint_name)
+            if self.answer_caution:
+                _LOGGER.warning(self.answer_caution)
             prompt = build_question_prompt(loaded.config.prompt, observation.instruction)
             inputs = self._inputs.build(prompt, self._prepare(loaded, observation))
             generated = loaded.model.generate(
@@ -132,13 +155,16 @@ class HFPolicy:
 
     def action_logits(self, observation: Observation) -> np.ndarray:
         """Return the float32 logits of the first token of plan or action, for the self-test."""
-        with self._lock:
+        with self._lock, named_failures('inference', _OUT_OF_MEMORY_ADVICE):
             return self._decoder.first_logits(self._action_inputs(self._open(), observation))
 
     def close(self) -> None:
         """Release the model's memory; later calls raise PolicyError."""
         with self._lock:
+            was_open = self._loaded is not None
             self._loaded = self._decoder = self._inputs = self._vision = None
+        if was_open:
+            give_back_memory()
 
     def _open(self) -> LoadedModel:
         """Return the model, or say that it is gone."""
@@ -168,29 +194,35 @@ class HFPolicy:
 
 
 class _Stopwatch:
-    """Sums up the time spent in a model's vision tower."""
+    """Times a model's vision tower, where it runs; not where a graph is recorded or replayed."""
 
     def __init__(self, model: nn.Module) -> None:
         """Hook the tower, if the model has one apart from itself."""
-        self.elapsed_ms = 0.0
-        self._start = 0.0
-        self._synchronize = model.device.type == 'cuda'
+        self._device = model.device
+        self._clocks: list[Clock] = []
         tower = model.get_encoder(modality='image')
         if tower is not model:
             tower.register_forward_pre_hook(self._enter)
             tower.register_forward_hook(self._leave)
 
+    def restart(self) -> None:
+        """Forget what was timed."""
+        self._clocks = []
+
+    def elapsed_ms(self) -> float:
+        """Return the time since the restart; all of it must be over."""
+        return sum(sum(clock.parts_ms()) for clock in self._clocks)
+
     def _enter(self, *_: Any) -> None:
-        self._start = self._now()
+        if not self._is_recording():
+            self._clocks.append(Clock(self._device))
 
     def _leave(self, *_: Any) -> None:
-        self.elapsed_ms += 1e3 * (self._now() - self._start)
+        if not self._is_recording():
+            self._clocks[-1].mark()
 
-    def _now(self) -> float:
-        """Return seconds, after everything queued on a GPU is done."""
-        if self._synchronize:
-            torch.cuda.synchronize()
-        return perf_counter()
+    def _is_recording(self) -> bool:
+        return self._device.type == 'cuda' and torch.cuda.is_current_stream_capturing()
 
 
 def _answer_config(loaded: LoadedModel, max_new_tokens: int) -> GenerationConfig:

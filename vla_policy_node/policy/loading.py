@@ -4,9 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 from transformers import AutoConfig
-from transformers import AutoModelForImageTextToText
 from transformers import AutoProcessor
 from transformers import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 from transformers import PretrainedConfig
@@ -15,22 +13,31 @@ from vla_policy_node.action_tokenizer import ActionTokenizer
 from vla_policy_node.action_tokenizer import build_action_tokenizer
 from vla_policy_node.action_tokenizer import plan_token_ids
 from vla_policy_node.action_tokenizer import text_number_ids
-from vla_policy_node.policy.checkpoint import one_line
+from vla_policy_node.policy.checkpoint import checkpoint_name
 from vla_policy_node.policy.checkpoint import read_checkpoint
 from vla_policy_node.policy.checkpoint import read_json
 from vla_policy_node.policy.checkpoint import resolve_checkpoint
 from vla_policy_node.policy.decoding import DECODINGS
+from vla_policy_node.policy.failures import named_failures
+from vla_policy_node.policy.failures import one_line
+from vla_policy_node.policy.failures import return_freed_memory
 from vla_policy_node.policy.hf_policy import HFPolicy
 from vla_policy_node.policy.hf_policy import LoadedModel
+from vla_policy_node.policy.memory import measure_memory
+from vla_policy_node.policy.memory import PeakMemory
 from vla_policy_node.policy.openvla.configuration import read_config as read_openvla_config
 from vla_policy_node.policy.openvla.layout import MODEL_TYPE as OPENVLA
 from vla_policy_node.policy.openvla.model import register as register_openvla
 from vla_policy_node.policy.openvla.processor import OpenVLAProcessor
 from vla_policy_node.policy.quantization import bitsandbytes_config
 from vla_policy_node.policy.quantization import check_quantized
+from vla_policy_node.policy.quantization import line_up_inputs
 from vla_policy_node.policy.quantization import plan_quantization
 from vla_policy_node.policy.quantization import QUANTIZATIONS
 from vla_policy_node.policy.types import PolicyError
+from vla_policy_node.policy.weights import DATA_ONLY
+from vla_policy_node.policy.weights import load_weights
+from vla_policy_node.policy.weights import OUT_OF_MEMORY_ADVICE
 from vla_policy_node.vla_config import TokenizerConfig
 
 DTYPES = {
@@ -38,8 +45,6 @@ DTYPES = {
     'float32': torch.float32,
     'float16': torch.float16,
 }
-# A checkpoint is data: its own Python code is never run, nor is anyone asked whether to.
-_DATA_ONLY = {'trust_remote_code': False, 'local_files_only': True}
 
 register_openvla()
 
@@ -53,15 +58,19 @@ def load(
     unnorm_key: str | None,
     decoding: str | None,
     plan: bool = True,
+    quantize_vision: bool = False,
+    temperature: float = 1.0,
+    seed: int = 0,
 ) -> HFPolicy:
     """See ``vla_policy_node.policy.load_policy``."""
     if decoding is not None:
         _check_choice('decoding', decoding, DECODINGS)
     loaded = load_model(
         checkpoint, device=device, quantization=quantization, dtype=dtype,
-        unnorm_key=unnorm_key, plan=plan,
+        unnorm_key=unnorm_key, plan=plan, quantize_vision=quantize_vision,
     )
-    return HFPolicy(loaded, decoding)
+    with named_failures(f'preparing {loaded.checkpoint_name}', OUT_OF_MEMORY_ADVICE):
+        return HFPolicy(loaded, decoding, temperature=temperature, seed=seed)
 
 
 def load_model(
@@ -72,9 +81,12 @@ def load_model(
     dtype: str = 'bfloat16',
     unnorm_key: str | None = None,
     plan: bool = True,
+    quantize_vision: bool = False,
 ) -> LoadedModel:
     """Load a checkpoint's model and everything that belongs to it; see ``load_policy``."""
     _check_choice('quantization', quantization, QUANTIZATIONS)
+    if quantize_vision and quantization == 'none':
+        raise PolicyError('quantize_vision: expected quantization nf4 or int8, found none')
     _check_choice('dtype', dtype, tuple(DTYPES))
     _check_device(device)
     directory = resolve_checkpoint(checkpoint)
@@ -88,9 +100,14 @@ def load_model(
     layers = None
     settings: dict[str, Any] = {'dtype': DTYPES[dtype]}
     if quantization != 'none':
-        layers = plan_quantization(config, quantization, device)
+        layers = plan_quantization(config, quantization, device, vision=quantize_vision)
         settings['quantization_config'] = bitsandbytes_config(layers, quantization, DTYPES[dtype])
-    model = load_weights(directory, config, device, settings)
+    with PeakMemory(device) as peak:
+        model = load_weights(directory, config, device, settings)
+    quantized_layers = check_quantized(model, layers, quantization) if layers else 0
+    if device == 'cpu':
+        line_up_inputs(model)
+    return_freed_memory()
     return LoadedModel(
         model=model,
         processor=processor,
@@ -98,11 +115,14 @@ def load_model(
         config=vla_config,
         action_space=action_space,
         unnorm_key=unnorm_key,
-        checkpoint_name=directory.resolve().name,
+        checkpoint_name=checkpoint_name(checkpoint),
         robot_only=getattr(config, 'robot_only', False),
         quantization=quantization,
-        quantized_layers=check_quantized(model, layers, quantization) if layers else 0,
+        quantized_layers=quantized_layers,
         refused_layers=len(layers.refused) if layers else 0,
+        quantized_vision_layers=len(layers.vision) if layers else 0,
+        kept_layers=layers.refused + layers.refused_vision if layers else (),
+        memory=measure_memory(model, peak.bytes),
         device=device,
         dtype=DTYPES[dtype],
     )
@@ -113,7 +133,7 @@ def load_processor(directory: Path) -> Any:
     if read_json(directory / 'config.json').get('model_type') == OPENVLA:
         return OpenVLAProcessor.from_folder(directory)
     try:
-        processor = AutoProcessor.from_pretrained(directory, **_DATA_ONLY)
+        processor = AutoProcessor.from_pretrained(directory, **DATA_ONLY)
     except (OSError, ValueError, TypeError, ImportError, KeyError, AttributeError) as error:
         raise PolicyError(
             f"{directory} has no usable processor ({one_line(error)}); save the model's "
@@ -177,7 +197,7 @@ def read_model_config(directory: Path) -> PretrainedConfig:
     kind = raw.get('model_type')
     try:
         config = (read_openvla_config(directory) if kind == OPENVLA
-                  else AutoConfig.from_pretrained(directory, **_DATA_ONLY))
+                  else AutoConfig.from_pretrained(directory, **DATA_ONLY))
     except PolicyError:
         raise
     except (OSError, ValueError, TypeError, KeyError) as error:
@@ -199,31 +219,3 @@ def read_model_config(directory: Path) -> PretrainedConfig:
             'and choose the quantization when loading'
         )
     return config
-
-
-def load_weights(
-    directory: Path, config: PretrainedConfig, device: str, settings: dict[str, Any]
-) -> nn.Module:
-    """Return the model on its device, with every one of its weights from the checkpoint."""
-    try:
-        model, report = AutoModelForImageTextToText.from_pretrained(
-            directory,
-            config=config,
-            use_safetensors=True,
-            device_map={'': device},
-            output_loading_info=True,
-            **settings,
-            **_DATA_ONLY,
-        )
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
-        raise PolicyError(
-            f'cannot load the weights in {directory}: {one_line(error)}'
-        ) from error
-    # transformers fills what is missing with random numbers and only warns.
-    missing = sorted(report['missing_keys'])
-    if missing:
-        raise PolicyError(
-            f'{directory} lacks {len(missing)} weights of the model, the first is {missing[0]}; '
-            'the checkpoint is incomplete'
-        )
-    return model.eval()

@@ -1,11 +1,14 @@
 """
-Which layers of a model become 4 or 8 bit: the language model's, never vision, projector or head.
+Which layers of a model become 4 or 8 bit: the language model's, and vision's where asked for.
 
 bitsandbytes skips layers by patterns that silently match nothing when misspelt, so the names come
-from the model itself, and the layers are counted after loading.
+from the model itself, and the layers are counted after loading. The output head always stays.
 """
 
+from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 import logging
 import re
 
@@ -15,6 +18,10 @@ from transformers import AutoModelForImageTextToText
 from transformers import BitsAndBytesConfig
 from transformers import PretrainedConfig
 
+from vla_policy_node.policy.parts import LANGUAGE
+from vla_policy_node.policy.parts import part_of_modules
+from vla_policy_node.policy.parts import PROJECTOR
+from vla_policy_node.policy.parts import VISION
 from vla_policy_node.policy.types import PolicyError
 
 QUANTIZATIONS = ('none', 'nf4', 'int8')
@@ -26,34 +33,55 @@ _CPU_IN_MULTIPLE = 64
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QuantizationPlan:
     """
-    Which linear layers are quantised.
+    Which linear layers are quantised, by their full module names.
 
-    :param quantized: full module names.
-    :param skipped: full module names of all other linear layers.
-    :param refused: those of the skipped that are in the language model, but have a shape that the
-        4-bit CPU kernel refuses.
+    :param language: of the language model.
+    :param vision: of the vision towers and the projector; none unless asked for.
+    :param skipped: all other linear layers.
+    :param refused: those of the language model that have a shape the 4-bit CPU kernel refuses.
+    :param refused_vision: the same of vision towers and projector, where those were asked for.
     """
 
-    quantized: tuple[str, ...]
+    language: tuple[str, ...]
+    vision: tuple[str, ...]
     skipped: tuple[str, ...]
     refused: tuple[str, ...]
+    refused_vision: tuple[str, ...]
+
+    @property
+    def quantized(self) -> tuple[str, ...]:
+        """Return all layers that are quantised."""
+        return self.language + self.vision
 
 
 def plan_quantization(
-    config: PretrainedConfig, quantization: str, device: str
+    config: PretrainedConfig, quantization: str, device: str, vision: bool = False
 ) -> QuantizationPlan:
-    """Plan for a model of this configuration; builds it without weights."""
+    """
+    Plan for a model of this configuration; builds it without weights.
+
+    :param vision: quantise vision towers and projector too.
+    :raises PolicyError: no layer of the language model has a shape that can be quantised.
+    """
     with torch.device('meta'):
         model = AutoModelForImageTextToText.from_config(config, trust_remote_code=False)
     linears = {name: m for name, m in model.named_modules() if isinstance(m, nn.Linear)}
-    language_ids = _language_modules(model)
-    language = [name for name, linear in linears.items() if id(linear) in language_ids]
-    refused = ()
-    if quantization == 'nf4' and device == 'cpu':
-        refused = tuple(name for name in language if not _fits_cpu_kernel(linears[name]))
-    quantized = tuple(name for name in language if name not in refused)
-    skipped = tuple(name for name in linears if name not in quantized)
-    return QuantizationPlan(quantized=quantized, skipped=skipped, refused=refused)
+    part_of = part_of_modules(model)
+    fits = _fits_cpu_kernel if quantization == 'nf4' and device == 'cpu' else _is_plain
+    taken: dict[str, list[str]] = {LANGUAGE: [], VISION: []}
+    refused: dict[str, list[str]] = {LANGUAGE: [], VISION: []}
+    for name, linear in linears.items():
+        part = part_of[id(linear)]
+        part = VISION if part == PROJECTOR else part
+        if part == LANGUAGE or (part == VISION and vision):
+            (taken if fits(linear) else refused)[part].append(name)
+    if not taken[LANGUAGE]:
+        raise _nothing_fits({name: linears[name] for name in refused[LANGUAGE]}, quantization)
+    quantized = {*taken[LANGUAGE], *taken[VISION]}
+    return QuantizationPlan(
+        language=tuple(taken[LANGUAGE]), vision=tuple(taken[VISION]),
+        skipped=tuple(name for name in linears if name not in quantized),
+        refused=tuple(refused[LANGUAGE]), refused_vision=tuple(refused[VISION]))
 
 
 def bitsandbytes_config(
@@ -75,40 +103,74 @@ def bitsandbytes_config(
     )
 
 
-def count_quantized(model: nn.Module, quantization: str) -> int:
-    """Count the layers that really are 4 or 8 bit."""
-    if quantization == 'none':
-        return 0
-    import bitsandbytes
-
-    kinds = {'nf4': bitsandbytes.nn.Linear4bit, 'int8': bitsandbytes.nn.Linear8bitLt}
-    return sum(isinstance(module, kinds[quantization]) for module in model.modules())
+def is_quantized(module: nn.Module) -> bool:
+    """Tell whether a layer is 4 or 8 bit."""
+    # By name: a model that is not quantised must not cost the import of bitsandbytes.
+    return type(module).__name__ in ('Linear4bit', 'Linear8bitLt')
 
 
 def check_quantized(model: nn.Module, plan: QuantizationPlan, quantization: str) -> int:
-    """Return how many layers are quantised; raise PolicyError if it is none, or not the plan."""
-    count = count_quantized(model, quantization)
-    if count == 0 or count != len(plan.quantized):
+    """
+    Return how many layers of the language model are quantised.
+
+    :raises PolicyError: the model's quantised layers are not the planned ones, or their weights
+        are not of the model's shapes, which transformers does not check.
+    """
+    found = {name: module for name, module in model.named_modules() if is_quantized(module)}
+    if found.keys() != set(plan.quantized):
         raise PolicyError(
-            f"expected {len(plan.quantized)} of the language model's linear layers in "
-            f'{quantization} (at least one), found {count}, with {len(plan.refused)} of a shape '
-            'the 4-bit CPU kernel refuses; use quantization none'
-        )
-    return count
+            f'expected {len(plan.quantized)} linear layers in {quantization}, found {len(found)}; '
+            'use quantization none')
+    for name, layer in found.items():
+        wanted = (layer.out_features, layer.in_features)
+        state = getattr(layer.weight, 'quant_state', None)
+        shape = tuple(layer.weight.shape if state is None else state.shape)
+        if shape != wanted:
+            raise PolicyError(
+                f'expected the weights of {name} to have shape {wanted}, found {shape}; weights '
+                'and config.json do not belong together')
+    return len(plan.language)
 
 
-def _language_modules(model: nn.Module) -> set[int]:
-    """Return the ids of the language model's modules, without the output head."""
-    inside = {id(module) for module in model.get_decoder().modules()}
-    vision = model.get_encoder(modality='image')
-    if vision is not model:
-        inside -= {id(module) for module in vision.modules()}
-    return inside - {id(model.get_output_embeddings())}
+def line_up_inputs(model: nn.Module) -> None:
+    """
+    Give the 4-bit layers of a model on a CPU only inputs that lie in memory row by row.
+
+    The packed CPU kernel of bitsandbytes 0.50 does not look at strides: of a transposed input,
+    as a projector gets from a vision tower without a final norm, it makes wrong numbers.
+    """
+    for module in model.modules():
+        if is_quantized(module) and hasattr(module.weight, 'quant_state'):
+            # A hook would cost five times as much, in every layer of every token.
+            module.forward = partial(_forward_lined_up, module.forward)
+
+
+def _forward_lined_up(
+    forward: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor
+) -> torch.Tensor:
+    return forward(x if x.is_contiguous() else x.contiguous())
+
+
+def _is_plain(linear: nn.Linear) -> bool:
+    """Tell whether a layer computes by itself: attention of torch only reads its weights."""
+    return type(linear) is nn.Linear
 
 
 def _fits_cpu_kernel(linear: nn.Linear) -> bool:
     """Tell whether the packed 4-bit CPU kernel takes a layer of this shape."""
     return (
-        linear.out_features % _CPU_OUT_MULTIPLE == 0
+        _is_plain(linear)
+        and linear.out_features % _CPU_OUT_MULTIPLE == 0
         and linear.in_features % _CPU_IN_MULTIPLE == 0
     )
+
+
+def _nothing_fits(refused: Mapping[str, nn.Linear], quantization: str) -> PolicyError:
+    first = next(iter(refused.items()), None)
+    example = f', such as {first[0]} of {first[1].out_features} x {first[1].in_features}' \
+        if first else ''
+    return PolicyError(
+        f"expected at least one of the language model's linear layers in {quantization}, found 0, "
+        f'with {len(refused)} of a shape the 4-bit CPU kernel refuses{example} (it takes outputs '
+        f'in multiples of {_CPU_OUT_MULTIPLE} and inputs of {_CPU_IN_MULTIPLE}); use quantization '
+        'none')

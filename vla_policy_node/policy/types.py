@@ -19,6 +19,10 @@ class DecodeError(PolicyError):
     """The model ran, but its output is no action; whoever asked must hold, never move."""
 
 
+class PolicyMemoryError(PolicyError):
+    """The device has no memory left; what was being loaded or run has been given back."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observation:
     """
@@ -58,7 +62,8 @@ class ActionChunk:
     :param confidence: (K, 7) float32 in [0, 1], probability of the chosen bin among the legal.
     :param plan: the plan in words, '' where the policy does not plan.
     :param terminate: True where the model says the task is done.
-    :param timing_ms: milliseconds of preprocess, vision, prefill (without vision), decode, total.
+    :param timing_ms: milliseconds of preprocess, vision, prefill (without vision), decode, total;
+        vision is 0, and counted under prefill, where both are one CUDA graph.
     """
 
     actions: np.ndarray

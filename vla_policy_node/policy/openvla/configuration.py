@@ -102,7 +102,7 @@ def _tower(shapes: Shapes, prefix: str, layout: TowerLayout) -> dict[str, Any]:
     tower = {
         'size': layout.size, 'patch': patch, 'dim': dim,
         # The last block is never run: the features are those before it.
-        'blocks': len(blocks) - 1,
+        'blocks': max(blocks, default=0),
         'heads': _checked_heads(layout, dim),
         'hidden': shape('blocks.0.mlp.fc1.weight')[0],
         'positions': shape('pos_embed')[1],

@@ -67,12 +67,14 @@ def _tokenizer(raw: Mapping[str, Any]) -> dict[str, Any]:
     return {'scheme': 'overwritten', 'vocab_size': base_vocabulary(raw)}
 
 
-def _norm_stats(found: Mapping[str, Any]) -> dict[str, Any]:
+def _norm_stats(found: Any) -> dict[str, Any]:
     """Return the data sets of seven-number actions, with the statistics that are understood."""
+    found = found if isinstance(found, dict) else {}
     kept = {}
     for name, entry in found.items():
         action = entry.get('action') if isinstance(entry, dict) else None
-        if not isinstance(action, dict) or len(action.get('q01', ())) != ACTION_DIM:
+        numbers = action.get('q01') if isinstance(action, dict) else None
+        if not isinstance(numbers, list) or len(numbers) != ACTION_DIM:
             continue
         counts = {key: entry[key] for key in ('num_transitions', 'num_trajectories')
                   if key in entry}

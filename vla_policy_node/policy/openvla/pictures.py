@@ -63,6 +63,11 @@ class OpenVLAImageProcessor:
             'use_fused_vision_backbone': len(towers) > 1,
         })
 
+    @property
+    def sides(self) -> tuple[int, ...]:
+        """Return the side of each tower's view in pixels."""
+        return tuple(view['side'] for view in self._views)
+
     def save_pretrained(self, directory: str | Path) -> None:
         """Write preprocessor_config.json."""
         text = json.dumps(self.settings, indent=2) + '\n'

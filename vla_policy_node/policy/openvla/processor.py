@@ -4,6 +4,7 @@ Prompt and picture -> what the model takes, and the files of tokenizer and image
 It has what the rest of the suite asks of a processor of transformers.
 """
 
+from collections.abc import Mapping
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,9 @@ import torch
 from transformers import LlamaTokenizer
 from transformers import PreTrainedTokenizerFast
 
-from vla_policy_node.policy.checkpoint import one_line
 from vla_policy_node.policy.checkpoint import read_json
+from vla_policy_node.policy.failures import one_line
+from vla_policy_node.policy.openvla.layout import tower_layouts
 from vla_policy_node.policy.openvla.pictures import OpenVLAImageProcessor
 from vla_policy_node.policy.openvla.pictures import PREPROCESSOR_NAME
 from vla_policy_node.policy.types import PolicyError
@@ -35,9 +37,12 @@ class OpenVLAProcessor:
     @classmethod
     def from_folder(cls, directory: Path) -> 'OpenVLAProcessor':
         """Read both; PolicyError where a file is missing or damaged."""
-        path = directory / PREPROCESSOR_NAME
-        pictures = (OpenVLAImageProcessor(read_json(path)) if path.is_file() else
-                    OpenVLAImageProcessor.from_model_config(read_json(directory / 'config.json')))
+        raw, path = read_json(directory / 'config.json'), directory / PREPROCESSOR_NAME
+        if path.is_file():
+            pictures = OpenVLAImageProcessor(read_json(path))
+            _check_sides(raw, pictures.sides)
+        else:
+            pictures = OpenVLAImageProcessor.from_model_config(raw)
         return cls(_tokenizer(directory), pictures)
 
     def save_pretrained(self, directory: str | Path) -> None:
@@ -72,6 +77,17 @@ class OpenVLAProcessor:
         if start is not None and ids[:1] != [start]:
             ids = [start, *ids]
         return ids if ids[-1] == SPACE_ID else [*ids, SPACE_ID]
+
+
+def _check_sides(raw: Mapping[str, Any], found: Sequence[int]) -> None:
+    """Raise PolicyError unless every vision tower gets pictures of the size it takes."""
+    towers = raw.get('vision_towers')  # As this suite writes them.
+    wanted = [tower['size'] for tower in towers] if towers else [
+        layout.size for layout in tower_layouts(raw)]
+    if list(found) != wanted:
+        raise PolicyError(
+            f'expected input_sizes of {wanted} pixels, one per vision tower as config.json says, '
+            f'found {list(found)}; correct {PREPROCESSOR_NAME}')
 
 
 def _tokenizer(directory: Path) -> Any:

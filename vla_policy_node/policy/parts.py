@@ -1,0 +1,32 @@
+"""
+Which modules of an image-text-to-text model are vision, projector, language and embeddings.
+
+Knows only what every such model of transformers can say of itself.
+"""
+
+from torch import nn
+
+VISION, PROJECTOR, LANGUAGE, EMBEDDINGS = 'vision', 'projector', 'language', 'embeddings'
+
+
+def part_of_modules(model: nn.Module) -> dict[int, str]:
+    """
+    Return {id of module: part} of every module; the output head counts as embeddings.
+
+    What belongs to none of the others (connectors, learned separators) is the projector; where
+    the vision tower holds its own, it is vision.
+    """
+    vision = model.get_encoder(modality='image')
+    groups = (
+        # Earlier ones win: some models keep the vision tower or the embeddings in the decoder.
+        (EMBEDDINGS, [model.get_input_embeddings(), model.get_output_embeddings()]),
+        (VISION, [] if vision is model else [vision]),
+        (LANGUAGE, [model.get_decoder()]),
+        (PROJECTOR, [model]),
+    )
+    parts: dict[int, str] = {}
+    for part, roots in groups:
+        for root in roots:
+            for module in root.modules():
+                parts.setdefault(id(module), part)
+    return parts
