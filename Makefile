@@ -9,6 +9,8 @@ SEED ?=
 TASK ?=
 CHECKPOINT ?=
 OUT ?= out/demo
+BAG ?= out/demo/episode_bag
+CONFIG ?= config/replay/demo.yaml
 
 in_env := . tools/env.sh &&
 # Not the `colcon` of the system, which would run everything with the Python of the system.
@@ -21,10 +23,11 @@ demo_options := $(if $(EPISODES),--episodes $(EPISODES)) \
     $(if $(TASK),--task '$(TASK)') $(if $(CHECKPOINT),--checkpoint '$(CHECKPOINT)') \
     --out '$(OUT)'
 
-.PHONY: help setup build demo test lint clean always
+.PHONY: help setup build demo replay test lint clean always
 
 help:  ## show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 16
+	@echo 'BAG=folder CONFIG=file.yaml select what make replay reads; CHECKPOINT=folder the policy'
 	@echo 'EPISODES=n FLOOR_EPISODES=n SEED=n TASK="pick red" CHECKPOINT=folder OUT=folder select what make demo runs'
 
 # Runs every time, and writes the stamp only when something changed.
@@ -46,6 +49,11 @@ clean_shm := { fastdds shm clean >/dev/null 2>&1 || true; } &&
 
 demo: build  ## run the shipped policy on the simulated arm and report
 	$(in_env) $(clean_shm) python -m vla_policy_node.evaluation.demo $(demo_options)
+
+replay: build  ## what the shipped policy would have done on the bag that make demo left
+	@test -e '$(BAG)' || { echo 'replay: expected a bag at $(BAG), found none; run: make demo' >&2; exit 1; }
+	$(in_env) python -m vla_policy_node.evaluation.replay.cli '$(BAG)' --config '$(CONFIG)' \
+	    --checkpoint '$(or $(CHECKPOINT),models/tabletop)' --out out/replay
 
 test: build  ## run the tests of both packages through colcon
 	@rm -rf build/*/test_results build/*/pytest.xml

@@ -6,8 +6,9 @@ from pathlib import Path
 from setuptools import setup
 
 PACKAGE = 'vla_policy_node'
-ROOMS = ('policy', 'policy.openvla', 'control', 'nodes', 'training', 'training.finetune',
-         'training.sources', 'evaluation', 'simulation')
+ROOMS = ('policy', 'policy.openvla', 'control', 'nodes', 'training', 'training.convert',
+         'training.finetune', 'training.sources', 'evaluation', 'evaluation.replay', 'recorded',
+         'simulation')
 
 
 def shared_files(folder: str) -> list[tuple[str, list[str]]]:
@@ -52,6 +53,8 @@ setup(
             f'ask = {PACKAGE}.nodes.ask:main',
             f'demo = {PACKAGE}.evaluation.demo:main',
             f'cofinetune = {PACKAGE}.training.cofinetune:main',
+            f'replay = {PACKAGE}.evaluation.replay.cli:main',
+            f'convert = {PACKAGE}.training.convert.cli:main',
         ],
     },
 )

@@ -13,7 +13,7 @@ from rosbags.rosbag2 import CompressionMode
 from rosbags.rosbag2 import StoragePlugin
 from rosbags.rosbag2 import Writer
 
-from vla_policy_node.evaluation import recording
+from vla_policy_node.message_types import typestore
 
 CAMERA = '/camera/image_raw'
 WRIST = '/wrist/image_raw/compressed'
@@ -33,7 +33,7 @@ Message = tuple[str, int, Any]
 @cache
 def store() -> Any:
     """Return the types of ROS 2 and vla_msgs."""
-    return recording.typestore()
+    return typestore()
 
 
 def image(

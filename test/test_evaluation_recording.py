@@ -9,6 +9,7 @@ from rosbags.typesys import Stores
 
 from vla_policy_node.evaluation import filmstrip
 from vla_policy_node.evaluation import recording
+from vla_policy_node.message_types import typestore
 
 CAMERA = '/camera/image_raw'
 CHUNKS = '/policy_node/action_chunk'
@@ -18,7 +19,7 @@ TOPICS = {CAMERA: 'sensor_msgs/msg/Image', CHUNKS: 'vla_msgs/msg/EndEffectorDelt
 
 @pytest.fixture(scope='module')
 def store():
-    return recording.typestore()
+    return typestore()
 
 
 def _header(store, nanoseconds, frame):
@@ -89,13 +90,6 @@ def test_a_new_bag_replaces_the_old_one(store, bag, tmp_path):
     recording.write_bag(path, TOPICS, [message])
     with Reader(path) as reader:
         assert reader.message_count == 1
-
-
-def test_without_interfaces_the_error_says_what_to_do(monkeypatch, tmp_path):
-    monkeypatch.setenv('AMENT_PREFIX_PATH', str(tmp_path))
-    monkeypatch.setattr(recording, '__file__', str(tmp_path / 'a' / 'b' / 'c.py'))
-    with pytest.raises(FileNotFoundError, match='build the workspace'):
-        recording.interface_directory()
 
 
 def _last_frame(store, directory, plan):

@@ -66,8 +66,8 @@ def test_every_folder_with_modules_is_installed():
 
 def test_the_executables_are_the_ones_the_launch_files_and_the_readme_name():
     assert sorted(console_scripts()) == [
-        'ask', 'cofinetune', 'controller_node', 'demo', 'instruct', 'policy_node',
-        'simulator_node',
+        'ask', 'cofinetune', 'controller_node', 'convert', 'demo', 'instruct', 'policy_node',
+        'replay', 'simulator_node',
     ]
 
 

@@ -120,7 +120,7 @@ def test_a_wrong_configuration_is_one_line_and_no_checkpoint(
 ) -> None:
     assert main(['--config', str(tmp_path / 'no.yaml'), '--out', str(tmp_path / 'out')]) == 2
     error = ' '.join(capsys.readouterr().err.split())
-    assert 'no.yaml: expected a training configuration, found No such file' in error
+    assert 'no.yaml: expected a configuration, found No such file' in error
     assert not (tmp_path / 'out').exists()
 
 

@@ -10,7 +10,7 @@ import pytest
 from vla_policy_node.training.finetune.config import FinetuneConfigError
 from vla_policy_node.training.finetune.config import parse_config
 from vla_policy_node.training.finetune.training import settled
-from vla_policy_node.training.yaml_file import read_mapping
+from vla_policy_node.yaml_file import read_mapping
 
 EXAMPLE = Path(__file__).parents[1] / 'config' / 'training' / 'finetune_example.yaml'
 
@@ -24,7 +24,7 @@ def error_of(**changes):
 
 
 def test_the_example_is_valid():
-    config = parse_config(read_mapping(EXAMPLE), EXAMPLE)
+    config = parse_config(read_mapping(EXAMPLE, examples='config/training'), EXAMPLE)
     assert (config.base, config.stats_key) == ('models/tabletop', 'finetune_example')
 
 

@@ -9,9 +9,10 @@ from policy_models import save_llava
 import pytest
 
 from vla_policy_node import images
+from vla_policy_node.action_space import from_canonical
 from vla_policy_node.action_space import rotation_vector_from_rpy
-from vla_policy_node.training.finetune.actions import from_canonical
-from vla_policy_node.training.finetune.actions import rpy_from_rotation_vector
+from vla_policy_node.rotations import from_vectors
+from vla_policy_node.rotations import to_fixed_axis_rpy
 from vla_policy_node.training.finetune.augment import Augmenter
 from vla_policy_node.training.finetune.augment import random_place
 from vla_policy_node.training.finetune.config import AugmentationConfig
@@ -172,7 +173,7 @@ def test_hue_turns_colours_and_leaves_grey():
 def test_rotations_and_grippers_go_into_the_convention_of_the_model_and_back():
     rpy = np.array([[0.3, -0.2, 1.0], [-2.0, 0.4, 0.1], [0.0, 0.0, 0.0]])
     np.testing.assert_allclose(
-        rpy_from_rotation_vector(rotation_vector_from_rpy(rpy)), rpy, atol=1e-12)
+        to_fixed_axis_rpy(from_vectors(rotation_vector_from_rpy(rpy))), rpy, atol=1e-12)
     space = ActionSpaceConfig(rotation='fixed_axis_rpy', gripper='open_is_zero', period_s=0.2)
     action = np.array([0.1, 0.2, 0.3, 0.0, 0.0, 0.5, 1.0])
     np.testing.assert_allclose(

@@ -9,8 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from dataclasses import field
 from typing import Any
+from typing import Protocol
 
 import numpy as np
+
+from vla_policy_node import rotations
 
 ACTION_DIM = 7
 DIM_NAMES = ('x', 'y', 'z', 'rx', 'ry', 'rz', 'gripper')
@@ -170,6 +173,28 @@ class ActionSpace:
             canonical[..., 6] = 1.0 - canonical[..., 6]
         canonical[..., 6] = np.clip(canonical[..., 6], 0.0, 1.0)
         return canonical
+
+
+class Conventions(Protocol):
+    """The part of an action space that says in which form the numbers are."""
+
+    rotation: str
+    gripper: str
+
+
+def from_canonical(actions: np.ndarray, space: Conventions) -> np.ndarray:
+    """
+    Map canonical actions (..., 7) to the conventions of an action space, float64.
+
+    The inverse of ActionSpace.to_canonical for grippers within [0, 1].
+    """
+    physical = np.array(actions, np.float64)
+    if space.rotation == 'fixed_axis_rpy':
+        physical[..., 3:6] = rotations.to_fixed_axis_rpy(
+            rotations.from_vectors(physical[..., 3:6]))
+    if space.gripper == 'open_is_zero':
+        physical[..., 6] = 1.0 - physical[..., 6]
+    return physical
 
 
 def rotation_vector_from_rpy(rpy: np.ndarray) -> np.ndarray:

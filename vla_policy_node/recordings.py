@@ -3,6 +3,7 @@ Reads rosbag2 recordings (MCAP and SQLite, folder or file) without a ROS install
 
 An index of a topic holds two times per message; messages are read when asked for, by time, so
 memory does not grow with pictures. Knows nothing of what the messages are used for.
+A damaged bag is refused, or read as far as it goes where that is asked for.
 """
 
 from array import array
@@ -14,15 +15,22 @@ from functools import cache
 from itertools import islice
 from pathlib import Path
 import struct
+from tempfile import TemporaryDirectory
 from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 from rosbags.highlevel import AnyReader
 from rosbags.typesys import get_typestore
 from rosbags.typesys import Stores
 from rosbags.typesys.store import Typestore
+import yaml
 
+from vla_policy_node.bag_salvage import SalvagedBag
 from vla_policy_node.images import to_rgb
+from vla_policy_node.zstandard import unpack_file
+from vla_policy_node.zstandard import unzstd
+from vla_policy_node.zstandard import ZSTD_MAGIC
 
 IMAGE_TYPES = ('sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage')
 CHUNK_TYPE = 'vla_msgs/msg/EndEffectorDeltaChunk'
@@ -30,6 +38,10 @@ CHUNK_TYPE = 'vla_msgs/msg/EndEffectorDeltaChunk'
 
 class RecordingError(ValueError):
     """A recording, or something in it, cannot be read; one line says where and how to mend it."""
+
+
+class DamagedError(RecordingError):
+    """The bytes of a recording make no sense, or are not there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +87,15 @@ class Recorded:
     message: Any
 
 
+class Serialised(NamedTuple):
+    """One message as it is stored: topic, type, time of receipt [ns since the epoch], CDR."""
+
+    topic: str
+    type: str
+    received_ns: int
+    data: bytes
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class RecordedChunk:
     """
@@ -96,14 +117,18 @@ class Recording:
     """
     A bag that can be read at any place; open until closed, and reopened by itself after that.
 
-    path: the folder of a bag, or one .mcap or .db3 file of it. Can be pickled; every process then
-    opens it for itself. A bag with file compression is unpacked to a temporary folder while open.
+    path: the folder of a bag, or one .mcap or .db3 file of it, which may end in .zstd. Can be
+    pickled; every process then opens it for itself. A bag with file compression is unpacked to a
+    temporary folder while open. salvage: read what is left of a damaged bag, in the order of its
+    files and without its index; `damage` then says what is lost.
     Raises RecordingError where it cannot be read.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, salvage: bool = False) -> None:
         self.path = Path(path)
-        self._reader: AnyReader | None = None
+        self._salvage = salvage
+        self._unpacked: TemporaryDirectory | None = None
+        self._reader: AnyReader | SalvagedBag | None = None
         self._indices: dict[str, TopicIndex] = {}
         self.topics = {name: Topic(name=name, type=info.msgtype or '', count=info.msgcount)
                        for name, info in self._opened().topics.items()}
@@ -142,16 +167,58 @@ class Recording:
         self, *names: str, start_ns: int | None = None, stop_ns: int | None = None,
     ) -> Iterator[Recorded]:
         """Yield the messages of topics in order of receipt, from start_ns to before stop_ns."""
+        for serialised in self.raw(*names, start_ns=start_ns, stop_ns=stop_ns):
+            yield self.deserialize(serialised)
+
+    def raw(
+        self, *names: str, start_ns: int | None = None, stop_ns: int | None = None,
+    ) -> Iterator[Serialised]:
+        """Yield the bytes of messages, in order and within times as `messages` does."""
         for connection, when, data in self._raw(names, start_ns, stop_ns):
-            with _reading(self.path, f'{connection.topic} at {when} ns'):
-                message = self._opened().deserialize(data, connection.msgtype)
-            yield Recorded(topic=connection.topic, received_ns=when, message=message)
+            # One file of a bag with message compression does not say so; CDR begins otherwise.
+            if data[:4] == ZSTD_MAGIC:
+                with _reading(self.path, f'{connection.topic} at {when} ns'):
+                    data = unzstd(data)
+            yield Serialised(connection.topic, connection.msgtype, when, data)
+
+    def deserialize(self, serialised: Serialised) -> Recorded:
+        """Return the message that bytes say; RecordingError where they say none."""
+        topic, msgtype, when, data = serialised
+        with _reading(self.path, f'{topic} at {when} ns'):
+            message = self._opened().deserialize(data, msgtype)
+        return Recorded(topic=topic, received_ns=when, message=message)
+
+    @property
+    def damage(self) -> str:
+        """What of a damaged bag could not be read, in words; '' where all of it was."""
+        reader = self._opened()
+        return reader.damage() if isinstance(reader, SalvagedBag) else ''
+
+    @property
+    def custom_data(self) -> dict[str, str]:
+        """What metadata.yaml holds of `ros2 bag record --custom-data`, of a file in its folder."""
+        folder = self.path if self.path.is_dir() else self.path.parent
+        try:
+            content = yaml.safe_load((folder / 'metadata.yaml').read_text(encoding='utf-8'))
+            custom = content['rosbag2_bagfile_information'].get('custom_data') or {}
+            return {str(key): str(value) for key, value in custom.items()}
+        except (OSError, UnicodeDecodeError, yaml.YAMLError, LookupError, TypeError,
+                AttributeError):
+            return {}
+
+    def has_header(self, type_name: str) -> bool:
+        """Return whether messages of a type begin with a header, and so with a stamp."""
+        _, fields = self._opened().typestore.fielddefs.get(type_name, ((), ()))
+        return bool(fields) and fields[0][1][1] == 'std_msgs/msg/Header'
 
     def close(self) -> None:
         """Let go of the files."""
         reader, self._reader = self._reader, None
         if reader is not None:
             reader.close()
+        unpacked, self._unpacked = self._unpacked, None
+        if unpacked is not None:
+            unpacked.cleanup()
 
     def __enter__(self) -> 'Recording':
         return self
@@ -160,15 +227,23 @@ class Recording:
         self.close()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, '_reader': None}
+        return {**self.__dict__, '_reader': None, '_unpacked': None}
 
-    def _opened(self) -> AnyReader:
+    def _opened(self) -> AnyReader | SalvagedBag:
         if self._reader is None:
             with _reading(self.path, 'its index'):
-                reader = AnyReader([self.path], default_typestore=_common_types())
-                reader.open()
-                self._reader = reader
+                self._reader = (SalvagedBag(self.path, _common_types()) if self._salvage
+                                else self._open_whole())
         return self._reader
+
+    def _open_whole(self) -> AnyReader:
+        path = self.path
+        if path.suffix == '.zstd' and path.is_file():
+            self._unpacked = TemporaryDirectory(prefix='bag_')
+            path = unpack_file(path, Path(self._unpacked.name))
+        reader = AnyReader([path], default_typestore=_common_types())
+        reader.open()
+        return reader
 
     def _raw(
         self, names: Sequence[str], start_ns: int | None = None, stop_ns: int | None = None,
@@ -180,17 +255,13 @@ class Recording:
             yield from self._opened().messages(wanted, start=start_ns, stop=stop_ns)
 
     def _scan(self, names: Sequence[str]) -> dict[str, TopicIndex]:
-        stamped = {name for name in names if self._has_header(self.require(name).type)}
+        stamped = {name for name in names if self.has_header(self.require(name).type)}
         times = {name: (array('q'), array('q')) for name in names}
-        for connection, when, data in self._raw(names):
-            received, stamps = times[connection.topic]
+        for topic, _, when, data in self.raw(*names):
+            received, stamps = times[topic]
             received.append(when)
-            stamps.append((connection.topic in stamped and _stamp_of(data)) or when)
+            stamps.append((topic in stamped and stamp_of(data)) or when)
         return {name: _ordered(*columns) for name, columns in times.items()}
-
-    def _has_header(self, type_name: str) -> bool:
-        _, fields = self._opened().typestore.fielddefs.get(type_name, ((), ()))
-        return bool(fields) and fields[0][1][1] == 'std_msgs/msg/Header'
 
 
 def read_image(recorded: Recorded) -> np.ndarray:
@@ -225,7 +296,7 @@ def _nanoseconds(time: Any) -> int:
     return time.sec * 1_000_000_000 + time.nanosec
 
 
-def _stamp_of(data: bytes) -> int:
+def stamp_of(data: bytes) -> int:
     """Return the stamp [ns] that a serialised message with a header begins with."""
     # The second byte of the CDR encapsulation says the byte order; the header follows at 4.
     seconds, nanoseconds = struct.unpack_from('<iI' if data[1] & 1 else '>iI', data, 4)
@@ -246,7 +317,7 @@ def _reading(path: Path, what: str) -> Iterator[None]:
         raise
     except Exception as error:  # damaged bytes lead the parsers behind this to a dozen kinds
         found = ' '.join(str(error).split()) or type(error).__name__
-        raise RecordingError(
+        raise DamagedError(
             f'{path}: expected a complete rosbag2 (.mcap, .db3 or a folder with metadata.yaml) to '
             f'read {what}, found: {found}; recover it with `ros2 bag reindex` or `mcap recover`'
         ) from error

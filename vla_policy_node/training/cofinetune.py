@@ -26,7 +26,7 @@ from vla_policy_node.training.journal import Journal
 from vla_policy_node.training.report import PROVENANCE_NAME
 from vla_policy_node.training.report import write_report
 from vla_policy_node.training.tensorboard import TensorBoard
-from vla_policy_node.training.yaml_file import read_mapping
+from vla_policy_node.yaml_file import read_mapping
 
 RECIPES = ('curriculum', 'finetune')
 
@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parse(arguments)
     console = Console(stderr=True, quiet=not _is_first_process())
     try:
-        content = read_mapping(options.config)
+        content = read_mapping(options.config, examples='config/training')
         start = _START[_recipe(content, options.config)]
         start(content, options, console)
     except (ValueError, OSError) as error:

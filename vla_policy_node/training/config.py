@@ -16,8 +16,8 @@ from pydantic import Field
 from pydantic import model_validator
 from pydantic import ValidationError
 
-from vla_policy_node.training.yaml_file import one_line
-from vla_policy_node.training.yaml_file import read_mapping
+from vla_policy_node.yaml_file import one_line
+from vla_policy_node.yaml_file import read_mapping
 
 
 class _Section(BaseModel):
@@ -184,7 +184,7 @@ class TrainingConfig(_Section):
 
 def load_config(path: Path) -> TrainingConfig:
     """Read and validate a YAML file; ValueError with one line otherwise."""
-    return parse_config(read_mapping(path), path)
+    return parse_config(read_mapping(path, examples='config/training'), path)
 
 
 def parse_config(content: Mapping[str, Any], where: Path) -> TrainingConfig:

@@ -21,8 +21,8 @@ from pydantic import ValidationError
 from vla_policy_node.prompts import TEMPLATES
 from vla_policy_node.training.sources.opening import SourceSection
 from vla_policy_node.training.sources.weights import MixtureConfig
-from vla_policy_node.training.yaml_file import one_line
 from vla_policy_node.vla_config import CameraConfig
+from vla_policy_node.yaml_file import one_line
 
 Part = Literal['vision', 'projector', 'embeddings']
 _Share = Annotated[FiniteFloat, Field(gt=0.0, le=1.0)]

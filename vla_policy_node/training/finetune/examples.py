@@ -17,11 +17,11 @@ import torch
 
 from vla_policy_node import images
 from vla_policy_node.action_space import ACTION_DIM
+from vla_policy_node.action_space import from_canonical
 from vla_policy_node.action_space import NormStats
 from vla_policy_node.policy.inputs import InputBuilder
 from vla_policy_node.prompts import build_action_prompt
 from vla_policy_node.prompts import build_question_prompt
-from vla_policy_node.training.finetune.actions import from_canonical
 from vla_policy_node.training.finetune.augment import Augmenter
 from vla_policy_node.training.finetune.base import Language
 from vla_policy_node.training.sources.records import Record

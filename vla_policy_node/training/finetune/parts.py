@@ -9,8 +9,8 @@ import numpy as np
 from vla_policy_node.action_bins import EVEN_BINS
 from vla_policy_node.action_bins import OPENVLA_BINS
 from vla_policy_node.action_bins import RT1_LEVELS
+from vla_policy_node.action_space import from_canonical
 from vla_policy_node.action_space import NormStats
-from vla_policy_node.training.finetune.actions import from_canonical
 from vla_policy_node.training.finetune.base import Language
 from vla_policy_node.training.finetune.base import open_folder
 from vla_policy_node.training.finetune.base import open_language

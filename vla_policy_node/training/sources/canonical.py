@@ -10,8 +10,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from vla_policy_node import rotations
 from vla_policy_node.action_space import rotation_vector_from_rpy
-from vla_policy_node.training.sources import rotations
 from vla_policy_node.training.sources.config import ActionSpec
 from vla_policy_node.training.sources.config import GripperSpec
 from vla_policy_node.training.sources.config import RotationSpec

@@ -10,19 +10,23 @@ import yaml
 _SHOWN_CHARACTERS = 60
 
 
-def read_mapping(path: Path) -> Mapping[str, Any]:
-    """Return the keys and values of a YAML file; ValueError with one line otherwise."""
+def read_mapping(path: Path, *, examples: str) -> Mapping[str, Any]:
+    """
+    Return the keys and values of a YAML file; ValueError with one line otherwise.
+
+    examples: folder with files of this kind, for the error.
+    """
     try:
         content = yaml.safe_load(path.read_text(encoding='utf-8'))
     except OSError as error:
-        raise ValueError(f'{path}: expected a training configuration, found '
+        raise ValueError(f'{path}: expected a configuration, found '
                          f'{error.strerror or error}; give a YAML file') from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(
             f'{path}: expected YAML, found {" ".join(str(error).split())}; correct it') from error
     if not isinstance(content, Mapping):
         raise ValueError(f'{path}: expected keys and values, found {type(content).__name__}; '
-                         'see config/training for examples')
+                         f'see {examples} for examples')
     return content
 
 

@@ -1,0 +1,1 @@
+"""Replay evaluation: what a policy would have done on what a robot recorded, and how far off."""

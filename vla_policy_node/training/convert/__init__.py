@@ -1,0 +1,1 @@
+"""Recorded bags to LeRobot data sets and back (no torch, no ROS)."""
