@@ -15,6 +15,7 @@ from transformers import GenerationConfig
 from vla_policy_node.policy.caches import build_cache
 from vla_policy_node.policy.caches import rewind
 from vla_policy_node.policy.caches import wipe
+from vla_policy_node.policy.last_layer import LastLayer
 from vla_policy_node.policy.output_head import CutHead
 from vla_policy_node.policy.types import DecodeError
 from vla_policy_node.policy.types import PolicyError
@@ -70,6 +71,7 @@ class PromptState:
         """Let transformers prepare a prompt; n_new: how many tokens may follow it."""
         self._model = model
         self._head = head
+        self._last_layer = LastLayer(model)
         # A picture may take places in the language model without having ids in the prompt.
         n_prompt = inputs['input_ids'].shape[1] + getattr(model.config, 'image_columns', 0)
         self._cache = caches.take(n_prompt, n_new)
@@ -89,7 +91,8 @@ class PromptState:
     def prefill(self, pixels: Inputs) -> torch.Tensor:
         """Forget what was there and run the prompt; return the (C,) logits of what follows."""
         rewind(self._cache)
-        return self._run({**self._prompt, **pixels})
+        with self._last_layer.for_last_token():
+            return self._run({**self._prompt, **pixels})
 
     def advance(self, token_ids: torch.Tensor, n_before: int) -> torch.Tensor:
         """
