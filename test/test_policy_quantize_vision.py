@@ -16,10 +16,10 @@ from vla_policy_node.policy import load_policy
 from vla_policy_node.policy import Observation
 from vla_policy_node.policy.loading import load_model
 from vla_policy_node.policy.loading import read_model_config
+from vla_policy_node.policy.packed_linear import call_directly
 from vla_policy_node.policy.quantization import bitsandbytes_config
 from vla_policy_node.policy.quantization import check_quantized
 from vla_policy_node.policy.quantization import is_quantized
-from vla_policy_node.policy.quantization import line_up_inputs
 from vla_policy_node.policy.quantization import plan_quantization
 from vla_policy_node.policy.weights import load_weights
 
@@ -47,7 +47,7 @@ def quantised(folder: Path, quantization: str, dtype=torch.float32):
     model = load_weights(folder, config, 'cpu', {
         'dtype': dtype, 'quantization_config': bitsandbytes_config(plan, quantization, dtype)})
     assert check_quantized(model, plan, quantization) == 14
-    line_up_inputs(model)
+    call_directly(model)
     return model, plan
 
 

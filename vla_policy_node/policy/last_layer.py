@@ -11,12 +11,14 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+from vla_policy_node.policy.parts import language_model
+
 
 class LastLayer:
     """The MLP of a model's last layer, where the model has one under that name."""
 
     def __init__(self, model: nn.Module) -> None:
-        layers = getattr(model.get_decoder(), 'layers', None)
+        layers = getattr(language_model(model), 'layers', None)
         self._mlp = getattr(layers[-1], 'mlp', None) if layers else None
 
     @contextmanager

@@ -29,9 +29,9 @@ from vla_policy_node.policy.openvla.configuration import read_config as read_ope
 from vla_policy_node.policy.openvla.layout import MODEL_TYPE as OPENVLA
 from vla_policy_node.policy.openvla.model import register as register_openvla
 from vla_policy_node.policy.openvla.processor import OpenVLAProcessor
+from vla_policy_node.policy.packed_linear import call_directly
 from vla_policy_node.policy.quantization import bitsandbytes_config
 from vla_policy_node.policy.quantization import check_quantized
-from vla_policy_node.policy.quantization import line_up_inputs
 from vla_policy_node.policy.quantization import plan_quantization
 from vla_policy_node.policy.quantization import QUANTIZATIONS
 from vla_policy_node.policy.types import PolicyError
@@ -106,7 +106,7 @@ def load_model(
         model = load_weights(directory, config, device, settings)
     quantized_layers = check_quantized(model, layers, quantization) if layers else 0
     if device == 'cpu':
-        line_up_inputs(model)
+        call_directly(model)
     return_freed_memory()
     return LoadedModel(
         model=model,

@@ -30,3 +30,11 @@ def part_of_modules(model: nn.Module) -> dict[int, str]:
             for module in root.modules():
                 parts.setdefault(id(module), part)
     return parts
+
+
+def language_model(model: nn.Module) -> nn.Module:
+    """Return the language model without its head: the module whose layers are the decoder's."""
+    found = model.get_decoder()
+    while (inner := found.get_decoder()) is not found:
+        found = inner
+    return found

@@ -5,10 +5,8 @@ bitsandbytes skips layers by patterns that silently match nothing when misspelt,
 from the model itself, and the layers are counted after loading. The output head always stays.
 """
 
-from collections.abc import Callable
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 import logging
 import re
 
@@ -94,6 +92,8 @@ def bitsandbytes_config(
         # It warns of the same harmless cast at every layer of every token.
         logging.getLogger('bitsandbytes.autograd._functions').setLevel(logging.ERROR)
         return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=skip)
+    # It warns of a kernel to download, which `packed_linear` has no use for.
+    logging.getLogger('bitsandbytes.backends.cpu.ops').setLevel(logging.ERROR)
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type='nf4',
@@ -130,25 +130,6 @@ def check_quantized(model: nn.Module, plan: QuantizationPlan, quantization: str)
                 f'expected the weights of {name} to have shape {wanted}, found {shape}; weights '
                 'and config.json do not belong together')
     return len(plan.language)
-
-
-def line_up_inputs(model: nn.Module) -> None:
-    """
-    Give the 4-bit layers of a model on a CPU only inputs that lie in memory row by row.
-
-    The packed CPU kernel of bitsandbytes 0.50 does not look at strides: of a transposed input,
-    as a projector gets from a vision tower without a final norm, it makes wrong numbers.
-    """
-    for module in model.modules():
-        if is_quantized(module) and hasattr(module.weight, 'quant_state'):
-            # A hook would cost five times as much, in every layer of every token.
-            module.forward = partial(_forward_lined_up, module.forward)
-
-
-def _forward_lined_up(
-    forward: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor
-) -> torch.Tensor:
-    return forward(x if x.is_contiguous() else x.contiguous())
 
 
 def _is_plain(linear: nn.Linear) -> bool:
