@@ -75,12 +75,12 @@ def test_full_tuning_learns_with_a_spread_label_and_checkpointing(base, tmp_path
 
 def test_qlora_trains_beside_4_bit_weights_and_is_merged_into_the_bases(base, tmp_path):
     config = make_config(base, tuning={'method': 'qlora', 'rank': 4, 'alpha': 8},
-                         training=training(25, lr=2e-2, precision='bf16'),
+                         training=training(40, lr=1e-2, precision='bf16'),
                          validation={'share': 0.25, 'every': 10, 'pictures': 0})
     out = run_training(config, tmp_path)
     acts_as_taught(out, quantization='nf4')
-    # Not all of them: 4-bit weights and bfloat16 leave a token or two to rounding.
-    assert records(tmp_path, 'validation')[-1]['token_accuracy']['all'] > 0.8
+    # Fewer or larger steps leave one token in every tenth run unlearned, with 4 bits or without.
+    assert records(tmp_path, 'validation')[-1]['token_accuracy']['all'] == 1.0
 
 
 def test_tokens_that_are_new_to_the_base_are_learned_beside_frozen_embeddings(base, tmp_path):

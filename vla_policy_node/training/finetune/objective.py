@@ -25,7 +25,8 @@ class AnswerLosses(NamedTuple):
     Of N answer tokens: (N,) float32 losses and (N,) int64 likeliest ids.
 
     likeliest_bins: (N,) int64, the likeliest of the 256 bins; only meaningful where an action is
-    written, and zeros where numbers take several tokens.
+    written, and zeros where numbers take several tokens. Training asks for neither: both are
+    zeros while gradients are recorded.
     """
 
     losses: torch.Tensor
@@ -65,15 +66,21 @@ class AnswerModel(nn.Module):
         with self._only(rows, columns):
             logits = self.model(**inputs, use_cache=False).logits[0].float()
         losses = functional.cross_entropy(logits, labels, reduction='none')
-        likeliest_bins = torch.zeros_like(labels)
-        if self._bin_ids is not None:
+        if self._spread is not None:
+            spread = self._spread.to(labels.device)[bins.clamp_min(0)]
             bin_ids = self._bin_ids.to(labels.device)
-            likeliest_bins = logits.detach()[:, bin_ids].argmax(-1)
-            if self._spread is not None:
-                spread = self._spread.to(labels.device)[bins.clamp_min(0)]
-                soft = -(spread * logits.log_softmax(-1)[:, bin_ids]).sum(-1)
-                losses = torch.where(bins >= 0, soft, losses)
-        return AnswerLosses(losses, logits.detach().argmax(-1), likeliest_bins)
+            soft = -(spread * logits.log_softmax(-1)[:, bin_ids]).sum(-1)
+            losses = torch.where(bins >= 0, soft, losses)
+        return AnswerLosses(losses, *self._likeliest(logits))
+
+    def _likeliest(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the likeliest of all ids, and of the bins."""
+        nothing = torch.zeros(len(logits), dtype=torch.int64, device=logits.device)
+        if torch.is_grad_enabled():
+            return nothing, nothing
+        if self._bin_ids is None:
+            return logits.argmax(-1), nothing
+        return logits.argmax(-1), logits[:, self._bin_ids.to(logits.device)].argmax(-1)
 
     @contextmanager
     def _only(self, rows: torch.Tensor, columns: torch.Tensor) -> Iterator[None]:

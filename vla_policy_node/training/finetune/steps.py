@@ -38,6 +38,8 @@ class Stepper:
     ) -> None:
         self._accelerator = accelerator
         self._model = model
+        # All of them, frozen ones too: only then accelerate adds up the norms of FSDP's shards.
+        self._parameters = list(model.parameters())
         self._optimiser = optimiser
         self._collator = collator
         self._sources = tuple(sources)
@@ -56,13 +58,12 @@ class Stepper:
         tokens = sum(len(batch.labels) for batch in batches)
         total = int(self._accelerator.reduce(
             torch.tensor(tokens, device=self._accelerator.device), 'sum'))
-        sums = torch.zeros(len(self._sources), 2, dtype=torch.float64)
-        for number, (batch, part) in enumerate(zip(batches, drawn, strict=True)):
+        losses = []
+        for number, batch in enumerate(batches):
             last = number == len(batches) - 1
             with nullcontext() if last else self._accelerator.no_sync(self._model):
-                losses = self._backward(batch, total)
-            sums += self._per_source(losses, part)
-        figures = self._figures(sums)
+                losses.append(self._backward(batch, total))
+        figures = self._figures(torch.cat(losses), [one for part in drawn for one in part])
         self._update(step, figures)
         return figures
 
@@ -82,26 +83,23 @@ class Stepper:
         self._accelerator.backward(losses.sum() * (self._accelerator.num_processes / total))
         return losses.detach()
 
-    def _per_source(self, losses: torch.Tensor, part: Sequence[Drawn]) -> torch.Tensor:
-        """Return (sources, 2): sum of losses and number of tokens."""
-        counts = [len(one.example.answer) for one in part]
-        sums = torch.zeros(len(self._sources), 2, dtype=torch.float64)
-        for one, loss in zip(part, losses.double().cpu().split(counts), strict=True):
-            sums[self._sources.index(one.source)] += torch.tensor([loss.sum(), len(loss)])
-        return sums
-
-    def _figures(self, sums: torch.Tensor) -> dict[str, float]:
-        device = self._accelerator.device
+    def _figures(self, losses: torch.Tensor, drawn: Sequence[Drawn]) -> dict[str, float]:
+        """Return the mean of the losses of 'all' and of each source that any process saw."""
+        places = np.repeat([self._sources.index(one.source) for one in drawn],
+                           [len(one.example.answer) for one in drawn])
+        own = np.stack([
+            np.bincount(places, weights=weights, minlength=len(self._sources))
+            for weights in (losses.double().cpu().numpy(), None)])
         # float32: not every device adds up float64
-        sums = self._accelerator.reduce(sums.float().to(device), 'sum').double().cpu()
-        figures = {'all': float(sums[:, 0].sum() / sums[:, 1].sum())}
-        return {**figures, **{name: float(loss / count) for name, (loss, count) in zip(
-            self._sources, sums, strict=True) if count}}
+        sums, counts = self._accelerator.reduce(
+            torch.from_numpy(own).float().to(self._accelerator.device), 'sum').double().cpu()
+        means = (sums / counts).tolist()
+        return {'all': float(sums.sum() / counts.sum()), **{
+            name: mean for name, mean, count in zip(self._sources, means, counts, strict=True)
+            if count}}
 
     def _update(self, step: int, figures: Mapping[str, float]) -> None:
-        # All of them, frozen ones too: only then accelerate adds up the norms of FSDP's shards.
-        norm = float(self._accelerator.clip_grad_norm_(
-            self._model.parameters(), self._clip_norm))
+        norm = float(self._accelerator.clip_grad_norm_(self._parameters, self._clip_norm))
         odd = [name for name, loss in figures.items() if not math.isfinite(loss)]
         if odd or not math.isfinite(norm):
             what = f'a loss that is not finite in {", ".join(odd)}' if odd else (
