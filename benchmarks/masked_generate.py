@@ -2,9 +2,7 @@
 
 from collections.abc import Callable
 from collections.abc import Iterable
-from collections.abc import Iterator
 from collections.abc import Mapping
-from contextlib import contextmanager
 
 import torch
 from torch import nn
@@ -38,22 +36,10 @@ class MaskedGenerate:
         def mask(input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
             return scores + self._masks[input_ids.shape[1] - n_prompt]
 
-        with torch.inference_mode(), _untouched(self._model):
+        with torch.inference_mode():
             ids = self._model.generate(**inputs, generation_config=self._config,
                                        logits_processor=LogitsProcessorList([mask]))
         return ids[0, n_prompt:].tolist()
-
-
-@contextmanager
-def _untouched(model: nn.Module) -> Iterator[None]:
-    """Let every layer compute as its library does: we call the kernels of some directly."""
-    ours = {module: vars(module).pop('forward') for module in model.modules()
-            if 'forward' in vars(module)}
-    try:
-        yield
-    finally:
-        for module, forward in ours.items():
-            module.forward = forward
 
 
 def agreement(inputs: Iterable[Inputs], first: Way, second: Way) -> dict[str, int]:

@@ -2,10 +2,12 @@
 
 from collections.abc import Callable
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 from random_models import build
@@ -20,12 +22,13 @@ from vla_policy_node import images
 from vla_policy_node.action_space import ActionSpace
 from vla_policy_node.action_space import NormStats
 from vla_policy_node.action_tokenizer import ActionTokenizer
+from vla_policy_node.policy import loading
 from vla_policy_node.policy.chunks import build_chunk
 from vla_policy_node.policy.chunks import PlanDescription
+from vla_policy_node.policy.cpu_linear import use_cpu_kernels
 from vla_policy_node.policy.decoding import Decoding
 from vla_policy_node.policy.inputs import InputBuilder
 from vla_policy_node.policy.loading import DTYPES
-from vla_policy_node.policy.loading import load_model
 from vla_policy_node.prompts import build_action_prompt
 
 SHIPPED = Path(__file__).resolve().parents[1] / 'models' / 'tabletop'
@@ -55,12 +58,20 @@ class Case:
 
 def open_case(
     name: str, checkpoint: str, device: str, dtype: str, quantization: str, prompt_tokens: int,
+    plain: bool = False,
 ) -> Case:
-    """Return a checkpoint where one is given, else the case of that name."""
+    """
+    Return a checkpoint where one is given, else the case of that name.
+
+    :param plain: leave the linear layers as their libraries have them.
+    """
     if checkpoint or name == 'tabletop':
-        return _from_checkpoint(checkpoint or str(SHIPPED), device, dtype, quantization)
+        with patch.object(loading, 'use_cpu_kernels') if plain else nullcontext():
+            return _from_checkpoint(checkpoint or str(SHIPPED), device, dtype, quantization)
     family = FAMILIES[name]()
     model = build(family.config, device, DTYPES[dtype], quantization)
+    if device == 'cpu' and not plain:
+        use_cpu_kernels(model)
     space = ActionSpace(
         frame='base', rotation='rotation_vector', gripper='open_is_one', period_s=0.2,
         stats=NormStats(q01=np.full(7, -0.05), q99=np.full(7, 0.05), mask=np.ones(7, bool)))
@@ -80,7 +91,7 @@ def random_frames(count: int, n_cameras: int, seed: int = 0) -> list[Frames]:
 
 
 def _from_checkpoint(checkpoint: str, device: str, dtype: str, quantization: str) -> Case:
-    loaded = load_model(checkpoint, device=device, dtype=dtype, quantization=quantization)
+    loaded = loading.load_model(checkpoint, device=device, dtype=dtype, quantization=quantization)
     builder = InputBuilder(loaded.processor, chat=loaded.config.prompt.kind == 'chat',
                            device=device, dtype=loaded.dtype)
     prompt = build_action_prompt(loaded.config.prompt, _INSTRUCTION)

@@ -30,7 +30,6 @@ from vla_policy_node.action_tokenizer import AddedTokens
 from vla_policy_node.policy.loading import register_openvla
 from vla_policy_node.policy.openvla.configuration import OpenVLAConfig
 from vla_policy_node.policy.openvla.pictures import OpenVLAImageProcessor
-from vla_policy_node.policy.packed_linear import call_directly
 from vla_policy_node.policy.quantization import bitsandbytes_config
 from vla_policy_node.policy.quantization import plan_quantization
 
@@ -133,8 +132,6 @@ def build(
         generator = torch.Generator(device).manual_seed(seed + place)
         _fill(module, torch.device(device), dtype, generator)
     model.tie_weights()
-    if device == 'cpu':
-        call_directly(model)
     return model.eval()
 
 

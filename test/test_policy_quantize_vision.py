@@ -14,9 +14,9 @@ import torch
 
 from vla_policy_node.policy import load_policy
 from vla_policy_node.policy import Observation
+from vla_policy_node.policy.cpu_linear import use_cpu_kernels
 from vla_policy_node.policy.loading import load_model
 from vla_policy_node.policy.loading import read_model_config
-from vla_policy_node.policy.packed_linear import call_directly
 from vla_policy_node.policy.quantization import bitsandbytes_config
 from vla_policy_node.policy.quantization import check_quantized
 from vla_policy_node.policy.quantization import is_quantized
@@ -47,7 +47,7 @@ def quantised(folder: Path, quantization: str, dtype=torch.float32):
     model = load_weights(folder, config, 'cpu', {
         'dtype': dtype, 'quantization_config': bitsandbytes_config(plan, quantization, dtype)})
     assert check_quantized(model, plan, quantization) == 14
-    call_directly(model)
+    use_cpu_kernels(model)
     return model, plan
 
 

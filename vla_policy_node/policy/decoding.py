@@ -29,7 +29,6 @@ from vla_policy_node.policy.choosing import N_BAD
 from vla_policy_node.policy.choosing import PROBABILITY
 from vla_policy_node.policy.choosing import TOKEN
 from vla_policy_node.policy.choosing import VALUE
-from vla_policy_node.policy.cpu_attention import SingleTokenAttention
 from vla_policy_node.policy.cuda_graphs import Clock
 from vla_policy_node.policy.cuda_graphs import graph_maker_for
 from vla_policy_node.policy.cuda_graphs import GraphMaker
@@ -93,7 +92,6 @@ class ConstrainedDecoder:
         self._tokenizer = tokenizer
         self._chooser = Chooser(tokenizer, decoding, temperature, model.device)
         self._head = CutHead(model, tokenizer.token_ids, tokenizer.choice_ids)
-        self._attention = SingleTokenAttention(model)
         self._graphs = graphs or graph_maker_for(model.device)
         self._places = None
         if tokenizer.fixed_places is not None:
@@ -143,7 +141,7 @@ class ConstrainedDecoder:
     @contextmanager
     def _computing(self) -> Iterator[None]:
         """Let the model compute what is needed, and nothing for a backward pass."""
-        with torch.inference_mode(), self._head.in_use(), self._attention.in_use():
+        with torch.inference_mode(), self._head.in_use():
             self._head.whole = False
             yield
 

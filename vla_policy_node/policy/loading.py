@@ -17,6 +17,7 @@ from vla_policy_node.policy.checkpoint import checkpoint_name
 from vla_policy_node.policy.checkpoint import read_checkpoint
 from vla_policy_node.policy.checkpoint import read_json
 from vla_policy_node.policy.checkpoint import resolve_checkpoint
+from vla_policy_node.policy.cpu_linear import use_cpu_kernels
 from vla_policy_node.policy.decoding import DECODINGS
 from vla_policy_node.policy.failures import named_failures
 from vla_policy_node.policy.failures import one_line
@@ -29,7 +30,6 @@ from vla_policy_node.policy.openvla.configuration import read_config as read_ope
 from vla_policy_node.policy.openvla.layout import MODEL_TYPE as OPENVLA
 from vla_policy_node.policy.openvla.model import register as register_openvla
 from vla_policy_node.policy.openvla.processor import OpenVLAProcessor
-from vla_policy_node.policy.packed_linear import call_directly
 from vla_policy_node.policy.quantization import bitsandbytes_config
 from vla_policy_node.policy.quantization import check_quantized
 from vla_policy_node.policy.quantization import plan_quantization
@@ -106,7 +106,7 @@ def load_model(
         model = load_weights(directory, config, device, settings)
     quantized_layers = check_quantized(model, layers, quantization) if layers else 0
     if device == 'cpu':
-        call_directly(model)
+        use_cpu_kernels(model)
     return_freed_memory()
     return LoadedModel(
         model=model,

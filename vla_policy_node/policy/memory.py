@@ -109,8 +109,10 @@ def _new_tensors(module: nn.Module, seen: set[int]) -> Iterator[torch.Tensor]:
     """Yield a module's own tensors whose memory has not been seen; tied weights come once."""
     own = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
     for tensor in [*own, *(extra for weight in own for extra in _scales(vars(weight)))]:
-        if tensor.data_ptr() not in seen:
-            seen.add(tensor.data_ptr())
+        # Packed weights are nobody else's and have no address.
+        place = id(tensor) if tensor.is_mkldnn else tensor.data_ptr()
+        if place not in seen:
+            seen.add(place)
             yield tensor
 
 

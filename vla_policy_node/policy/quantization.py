@@ -92,7 +92,7 @@ def bitsandbytes_config(
         # It warns of the same harmless cast at every layer of every token.
         logging.getLogger('bitsandbytes.autograd._functions').setLevel(logging.ERROR)
         return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=skip)
-    # It warns of a kernel to download, which `packed_linear` has no use for.
+    # It warns of a kernel to download, which `cpu_linear` has no use for.
     logging.getLogger('bitsandbytes.backends.cpu.ops').setLevel(logging.ERROR)
     return BitsAndBytesConfig(
         load_in_4bit=True,
