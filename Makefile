@@ -16,18 +16,19 @@ in_env := . tools/env.sh &&
 # Not the `colcon` of the system, which would run everything with the Python of the system.
 colcon := python -m colcon
 # Python modules are not listed: --symlink-install runs them from the source tree.
-built_from := $(shell find vla_msgs launch config models resource -type f 2>/dev/null) \
+built_from := $(shell find vla_msgs launch config models resource sros2 -type f 2>/dev/null) \
     package.xml setup.py setup.cfg colcon_defaults.yaml
 demo_options := $(if $(EPISODES),--episodes $(EPISODES)) \
     $(if $(FLOOR_EPISODES),--floor-episodes $(FLOOR_EPISODES)) $(if $(SEED),--seed $(SEED)) \
     $(if $(TASK),--task '$(TASK)') $(if $(CHECKPOINT),--checkpoint '$(CHECKPOINT)') \
     --out '$(OUT)'
 
-.PHONY: help setup build demo replay test lint clean always
+.PHONY: help setup build demo replay faults test lint clean always
 
 help:  ## show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 16
 	@echo 'BAG=folder CONFIG=file.yaml select what make replay reads; CHECKPOINT=folder the policy'
+	@echo 'SHORT=1 ONLY="actions processes" SEED=n select what make faults injects'
 	@echo 'EPISODES=n FLOOR_EPISODES=n SEED=n TASK="pick red" CHECKPOINT=folder OUT=folder select what make demo runs'
 
 # Runs every time, and writes the stamp only when something changed.
@@ -54,6 +55,10 @@ replay: build  ## what the shipped policy would have done on the bag that make d
 	@test -e '$(BAG)' || { echo 'replay: expected a bag at $(BAG), found none; run: make demo' >&2; exit 1; }
 	$(in_env) python -m vla_policy_node.evaluation.replay.cli '$(BAG)' --config '$(CONFIG)' \
 	    --checkpoint '$(or $(CHECKPOINT),models/tabletop)' --out out/replay
+
+faults: build  ## inject faults into controller, decoding, loading and the running processes, for hours
+	$(in_env) $(clean_shm) python -m faults $(if $(SHORT),--short) $(foreach part,$(ONLY),--only $(part)) \
+	    $(if $(SEED),--seed $(SEED)) --out out/faults
 
 test: build  ## run the tests of both packages through colcon
 	@rm -rf build/*/test_results build/*/pytest.xml

@@ -35,6 +35,7 @@ setup(
         *shared_files('launch'),
         *shared_files('config'),
         *shared_files('models'),
+        *shared_files('sros2'),
     ],
     python_requires='>=3.10',
     install_requires=['setuptools'],

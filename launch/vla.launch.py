@@ -25,7 +25,8 @@ ARGUMENTS = [
     ('namespace', '', 'namespace of both nodes'),
     ('use_sim_time', 'false', 'take the time from /clock'),
     ('policy_params', shared('config', 'policy_node.yaml'), 'parameters of the policy node'),
-    ('controller_params', shared('config', 'controller_node.yaml'),
+    ('robot', 'controller_node', 'file below config/, such as robots/ur, of the robot'),
+    ('controller_params', [shared('config'), '/', LaunchConfiguration('robot'), '.yaml'],
      'parameters of the controller node'),
     ('checkpoint', shared('models', 'tabletop'),
      'folder of the checkpoint, or owner/name of the hub'),
@@ -33,12 +34,12 @@ ARGUMENTS = [
     ('quantization', 'nf4', 'none, nf4 or int8'),
     ('autostart', 'true', 'configure and activate the policy node'),
     ('dry_run', 'true', 'compute commands and send none'),
-    ('output_mode', 'twist', 'twist, pose or none'),
     ('image_topic', CAMERA_TOPIC, 'camera image; its compressed form is <image_topic>/compressed'),
     ('tool_pose_topic', '~/tool_pose', 'pose of the tool (geometry_msgs/PoseStamped)'),
+    # Unless given, what the parameter file of the robot names is used.
     ('twist_topic', '~/delta_twist_cmds', 'where twist commands go, as MoveIt Servo takes them'),
     ('pose_topic', '~/target_pose', 'where pose commands go, as Cartesian controllers take them'),
-    ('gripper_topic', '~/gripper_command', 'where the gripper opening goes, 0 closed .. 1 open'),
+    ('gripper_topic', '~/gripper_command', 'where the wanted position of the gripper goes'),
 ]
 
 
@@ -53,7 +54,7 @@ def robot_node(executable: str, params: str, parameters: dict[str, type],
         package=PACKAGE, executable=executable, name=executable,
         namespace=LaunchConfiguration('namespace'),
         parameters=[LaunchConfiguration(params), values], remappings=remappings,
-        output='screen', emulate_tty=True)
+        ros_arguments=['--enclave', f'/vla/{executable}'], output='screen', emulate_tty=True)
 
 
 def generate_launch_description() -> LaunchDescription:
@@ -67,7 +68,7 @@ def generate_launch_description() -> LaunchDescription:
             {'checkpoint': str, 'unnorm_key': str, 'quantization': str, 'autostart': bool},
             [('~/image', image_topic), ('~/image/compressed', [image_topic, '/compressed'])]),
         robot_node(
-            'controller_node', 'controller_params', {'dry_run': bool, 'output_mode': str},
+            'controller_node', 'controller_params', {'dry_run': bool},
             # Relative, so that both nodes meet in any namespace.
             [('~/action_chunk', 'policy_node/action_chunk'),
              ('~/tool_pose', LaunchConfiguration('tool_pose_topic')),

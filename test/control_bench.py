@@ -19,15 +19,16 @@ def delta(x=0.0, y=0.0, z=0.0, rx=0.0, ry=0.0, rz=0.0, gripper=0.5):
 class Bench:
     """Plays clock, camera, policy and robot for one MotionController."""
 
-    def __init__(self, *, enabled=True, position=(0.5, 0.0, 0.3), **parameters):
+    def __init__(self, *, enabled=True, deadman=False, position=(0.5, 0.0, 0.3), **parameters):
         self.parameters = ControlParameters(**parameters)
-        self.controller = MotionController(self.parameters)
+        self.controller = MotionController(self.parameters, deadman=deadman)
         self.ros_s = 100000.0
         self.mono_s = 50.0
         self.position = np.array(position)
         self.sequence = 0
         self.command = None
         self.pose_known = True
+        self.clock_runs = True
         if enabled:
             self.controller.set_enabled(True)
 
@@ -55,7 +56,7 @@ class Bench:
         """Let dt_s pass, during which the robot follows the last command; return the next."""
         if self.command is not None:
             self.position = self.position + self.command.linear * dt_s
-        self.ros_s += dt_s
+        self.ros_s += dt_s if self.clock_runs else 0.0
         self.mono_s += dt_s
         if self.pose_known:
             self.controller.update_pose(self.position, UNTURNED, self.ros_s)
@@ -67,13 +68,17 @@ class Bench:
         return [self.tick() for _ in range(round(duration_s / TICK_S))]
 
     def run_fed(self, duration_s, *deltas):
-        """Tick for a while with a fresh chunk every period; return all commands."""
+        """Tick for a while with a fresh chunk, accepted, every period; return all commands."""
         commands = []
         for number in range(round(duration_s / TICK_S)):
             if number % round(PERIOD_S / TICK_S) == 0:
                 assert self.send(*deltas) is None
             commands.append(self.tick())
         return commands
+
+    def hold_deadman(self, held=True):
+        """Hold the deadman switch or let go of it."""
+        self.controller.hold_deadman(held, self.mono_s)
 
 
 def speed(command):

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 import numpy as np
 import pytest
 
+from vla_policy_node.action_space import rotation_vector_from_rpy
 from vla_policy_node.control import ControlParameters
 from vla_policy_node.control import Reason
 from vla_policy_node.control import rotation
@@ -46,6 +47,36 @@ def test_the_angular_velocity_makes_exactly_the_rotation_vector(vector):
     for _ in range(250):
         turned = rotation.multiply(rotation.from_rotation_vector(angular * 0.001), turned)
     assert rotation.to_rotation_vector(turned) == pytest.approx(vector, abs=1e-12)
+
+
+def turned_by_axes(roll, pitch, yaw):
+    """Return the matrix of three turns about fixed axes: x, then y, then z."""
+    def turn(axis, angle):
+        matrix = np.eye(3)
+        first, second = [index for index in range(3) if index != axis]
+        matrix[[first, second], [first, second]] = np.cos(angle)
+        sign = -1.0 if axis == 1 else 1.0
+        matrix[second, first], matrix[first, second] = sign * np.sin(angle), -sign * np.sin(angle)
+        return matrix
+    return turn(2, yaw) @ turn(1, pitch) @ turn(0, roll)
+
+
+def matrix_of(quaternion):
+    w, (x, y, z) = quaternion[0], quaternion[1:]
+    return np.array([
+        [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
+        [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
+        [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)]])
+
+
+@pytest.mark.parametrize('rpy', [(0.3, -0.2, 0.4), (0.0, 0.5, 0.0), (-0.4, 0.1, 0.3)])
+def test_fixed_axis_roll_pitch_yaw_is_executed_as_the_rotation_that_it_means(rpy):
+    bench = Bench(pose_output=True, max_lead_rad=1.5, max_delta_rad=1.0, max_angular_radps=6.0,
+                  max_angular_radps2=200.0, overrun_s=0.01)
+    bench.send([0.0, 0.0, 0.0, *rotation_vector_from_rpy(np.array(rpy)), 0.5])
+    # Reached within a tick, held for ten ticks, and back at zero within the next.
+    command = bench.run(0.3)[-1]
+    assert matrix_of(command.pose.quaternion) == pytest.approx(turned_by_axes(*rpy), abs=1e-9)
 
 
 def test_the_steps_of_a_chunk_follow_each_other_at_its_period():

@@ -25,13 +25,18 @@ parameters = st.fixed_dictionaries({
     'max_delta_m': st.floats(0.001, 0.2),
     'max_delta_rad': st.floats(0.01, 1.0),
     'pose_output': st.booleans(),
+    'chunk_handover': st.sampled_from(['replace', 'blend', 'ensemble']),
+    'max_linear_mps3': st.one_of(st.just(0.0), st.floats(0.5, 500.0)),
+    'max_angular_radps3': st.one_of(st.just(0.0), st.floats(0.5, 500.0)),
+    'smoothing_s': st.one_of(st.just(0.0), st.floats(0.01, 0.5)),
     'workspace_min_m': st.just((0.4, -0.1, 0.25)),
     'workspace_max_m': st.just((0.6, 0.1, 0.35)),
 })
 events = st.one_of(
     st.tuples(st.just('chunk'), st.lists(rows, min_size=1, max_size=4), st.floats(0.02, 0.5)),
     st.tuples(st.just('ticks'), st.integers(1, 15), st.floats(0.1, 2.0)),
-    st.tuples(st.sampled_from(['stop', 'enable', 'disable', 'blind', 'see', 'jump']),
+    st.tuples(st.sampled_from(['stop', 'enable', 'disable', 'blind', 'see', 'jump', 'press',
+                               'release', 'let_go', 'pause', 'resume']),
               st.floats(-10.0, 10.0), st.none()),
 )
 
@@ -70,6 +75,7 @@ def play(bench, event):
     """Let one event happen to the bench; return how many ticks follow and their length."""
     kind, value, extra = event
     if kind == 'chunk':
+        bench.hold_deadman()
         bench.send(*value, period_s=extra)
     elif kind == 'ticks':
         return value, extra * bench.parameters.command_period_s
@@ -77,8 +83,14 @@ def play(bench, event):
         bench.controller.stop('oracle')
     elif kind in ('enable', 'disable'):
         bench.controller.set_enabled(kind == 'enable')
+    elif kind in ('press', 'release'):
+        bench.controller.press_stop(kind == 'press')
+    elif kind == 'let_go':
+        bench.hold_deadman(False)
     elif kind in ('blind', 'see'):
         bench.pose_known = kind == 'see'
+    elif kind in ('pause', 'resume'):
+        bench.clock_runs = kind == 'resume'
     elif kind == 'jump':
         bench.ros_s += value
     return 1, bench.parameters.command_period_s
@@ -87,7 +99,7 @@ def play(bench, event):
 @QUICK
 @given(parameters, st.lists(events, min_size=5, max_size=40))
 def test_no_output_ever_exceeds_speed_acceleration_or_workspace(changes, happenings):
-    bench = Bench(**changes)
+    bench = Bench(deadman=True, **changes)
     oracle = Oracle(bench)
     for event in happenings:
         count, dt_s = play(bench, event)
@@ -122,6 +134,22 @@ def test_motion_never_outlives_the_timeout_and_always_ends_in_silence(row, perio
         if command is not None and command.state is State.MOVING:
             assert bench.ros_s - seen_s <= timeout_s + TOLERANCE
     assert command is None and bench.controller.silent
+
+
+@QUICK
+@given(parameters, rows, st.floats(0.02, 0.5), st.floats(0.0, 0.1))
+def test_rule_2_the_command_is_zero_a_ramp_and_a_period_after_the_timeout_at_the_latest(
+        changes, row, period_s, age_s):
+    bench = Bench(**{**changes, 'workspace_enabled': False, 'command_timeout_s': 0.2})
+    limits = bench.parameters
+    seen_s = bench.ros_s - age_s
+    assert bench.send(*[row] * 30, period_s=period_s, observation_stamp_s=seen_s) is None
+    ramp_s = max(limits.max_linear_mps / limits.max_linear_mps2,
+                 limits.max_angular_radps / limits.max_angular_radps2)
+    while bench.ros_s < seen_s + 0.2 + ramp_s + limits.command_period_s:
+        bench.tick(limits.command_period_s)
+    command = bench.tick(limits.command_period_s)
+    assert command is None or not (command.linear.any() or command.angular.any())
 
 
 bad_numbers = st.sampled_from([float('nan'), float('inf'), -float('inf'), 1e308, -1e308, 4.0])

@@ -41,6 +41,12 @@ def test_rule_1_an_action_from_an_unknown_frame_is_rejected():
         "unknown_frame: expected deltas in frame 'base', found 'tool0'"
 
 
+def test_rule_1_a_frame_may_have_another_name_in_actions_and_then_only_that_one():
+    bench = Bench(base_frame='base_link', action_frame='base')
+    assert bench.send(frame='base') is None
+    assert reason_of(bench.send(frame='base_link')) is Reason.UNKNOWN_FRAME
+
+
 def test_rule_1_an_action_older_than_the_timeout_by_its_observation_stamp_is_rejected():
     bench = Bench(command_timeout_s=0.3)
     assert bench.send(observation_stamp_s=bench.ros_s - 0.29) is None
@@ -131,7 +137,7 @@ def test_rule_2_the_timeout_counts_from_the_observation_however_late_it_arrived(
 
 
 def test_rule_2_the_timeout_counts_from_receipt_when_the_ros_clock_stands_still():
-    bench = Bench(command_timeout_s=0.3)
+    bench = Bench(command_timeout_s=0.3, clock_timeout_s=5.0)
     bench.send(*[delta(x=0.04)] * 10)
     bench.controller.update_pose(bench.position, UNTURNED, bench.ros_s)
     speeds = []

@@ -33,10 +33,12 @@ def executables(description: LaunchDescription) -> list[str]:
 def defaults(description: LaunchDescription) -> dict[str, str]:
     """Return the default of every argument declared in this file itself."""
     context = LaunchContext()
-    return {
-        entity.name: perform_substitutions(context, entity.default_value)
-        for entity in description.entities if isinstance(entity, DeclareLaunchArgument)
-    }
+    values = context.launch_configurations
+    for entity in description.entities:
+        if isinstance(entity, DeclareLaunchArgument):
+            # A default may be made from the arguments before it.
+            values[entity.name] = perform_substitutions(context, entity.default_value)
+    return dict(values)
 
 
 @pytest.mark.parametrize('name', LAUNCH_FILES)
@@ -61,6 +63,12 @@ def test_the_robot_launch_file_starts_policy_and_controller():
 
 def test_the_robot_launch_file_is_a_dry_run_until_told_otherwise():
     assert defaults(describe('vla.launch.py'))['dry_run'] == 'true'
+
+
+def test_the_robot_launch_file_leaves_everything_else_to_the_file_of_the_robot():
+    values = defaults(describe('vla.launch.py'))
+    assert values['controller_params'].endswith('/config/controller_node.yaml')
+    assert {'output_mode', 'base_frame', 'pose_source'}.isdisjoint(values)
 
 
 def test_the_demo_adds_the_simulated_robot_and_moves_it():

@@ -1,23 +1,18 @@
 """The controller node over real DDS: what it sends, when it is silent, whom it believes."""
 
-from collections.abc import Callable
 import time
-from typing import Any
 
 import pytest
 
 pytest.importorskip('rclpy')
 
+from controller_bench import Bench  # noqa: E402
+from controller_bench import NAME  # noqa: E402
 from geometry_msgs.msg import PoseStamped  # noqa: E402
-from geometry_msgs.msg import TwistStamped  # noqa: E402
-from nodes_bench import delta_chunk  # noqa: E402
-from nodes_bench import Graph  # noqa: E402
 from nodes_bench import overrides  # noqa: E402
 from nodes_bench import running_graph  # noqa: E402
 from nodes_bench import stamp  # noqa: E402
 from nodes_bench import wait_until  # noqa: E402
-from std_msgs.msg import Float64  # noqa: E402
-from std_srvs.srv import SetBool  # noqa: E402
 from vla_msgs.msg import ControllerStatus  # noqa: E402
 from vla_msgs.msg import EndEffectorDeltaChunk  # noqa: E402
 
@@ -25,65 +20,6 @@ from vla_policy_node.nodes.controller_node import ControllerNode  # noqa: E402
 from vla_policy_node.nodes.conversions import time_ns  # noqa: E402
 from vla_policy_node.nodes.parameters import ParameterError  # noqa: E402
 from vla_policy_node.nodes.status import CONTROLLER_TEXT  # noqa: E402
-
-NAME = '/controller_node'
-
-
-class Bench:
-    """
-    A controller without a workspace box, and an ear on all that it publishes.
-
-    On a busy machine messages and ticks are late, so tests act until something is seen, and
-    compare stamps instead of counting what has come so far.
-    """
-
-    def __init__(self, graph: Graph, **values) -> None:
-        settings = {'dry_run': False, 'pose_source': 'none', 'workspace_enabled': False, **values}
-        self.graph = graph
-        self.node = graph.add(ControllerNode(parameter_overrides=overrides(**settings)))
-        self.twists = graph.collect(TwistStamped, f'{NAME}/delta_twist_cmds')
-        self.poses = graph.collect(PoseStamped, f'{NAME}/target_pose')
-        self.grips = graph.collect(Float64, f'{NAME}/gripper_command')
-        self.statuses = graph.collect(ControllerStatus, f'{NAME}/status')
-        self.publisher = graph.node.create_publisher(
-            EndEffectorDeltaChunk, f'{NAME}/action_chunk', 1)
-        self.sequence = 0
-        wait_until(lambda: self.publisher.get_subscription_count() == 1)
-        wait_until(lambda: self.statuses)
-        wait_until(lambda: graph.node.count_publishers(f'{NAME}/gripper_command') == 1)
-
-    def enable(self, value: bool = True) -> None:
-        assert self.graph.call(SetBool, f'{NAME}/enable', SetBool.Request(data=value)).success
-
-    def act(self, **values) -> None:
-        self.sequence += 1
-        self.publisher.publish(delta_chunk(self.graph.node, self.sequence, **values))
-
-    def act_for(self, duration_s: float, **values) -> None:
-        end = time.monotonic() + duration_s
-        while time.monotonic() < end:
-            self.act(**values)
-            time.sleep(0.05)
-
-    def act_until(self, condition: Callable[[], Any], **values) -> Any:
-        """Send fresh actions until a condition has a true value, and return that."""
-        def value() -> Any:
-            self.act(**values)
-            time.sleep(0.05)
-            return condition()
-        return wait_until(value)
-
-    def moving(self) -> list[TwistStamped]:
-        return [twist for twist in self.twists if twist.twist.linear.x > 0]
-
-    def now_ns(self) -> int:
-        return self.graph.node.get_clock().now().nanoseconds
-
-    def sent_after(self, time_: int) -> list[TwistStamped]:
-        return [twist for twist in self.twists if time_ns(twist.header.stamp) > time_]
-
-    def status(self) -> ControllerStatus:
-        return self.statuses[-1]
 
 
 @pytest.fixture

@@ -1,7 +1,9 @@
 """From chunks of end-effector deltas to limited commands. Knows nothing of ROS or torch."""
 
 from vla_policy_node.control.controller import MotionController
+from vla_policy_node.control.loop_timing import LoopTiming
 from vla_policy_node.control.parameters import ControlParameters
+from vla_policy_node.control.parameters import HANDOVERS
 from vla_policy_node.control.parameters import RANGES
 from vla_policy_node.control.types import Chunk
 from vla_policy_node.control.types import Command
@@ -17,6 +19,8 @@ __all__ = [
     'Command',
     'ControlParameters',
     'Counters',
+    'HANDOVERS',
+    'LoopTiming',
     'MotionController',
     'Pose',
     'RANGES',

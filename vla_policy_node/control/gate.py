@@ -58,18 +58,19 @@ class ChunkGate:
         if chunk.publisher_count > 1:
             return Rejection(
                 reason=Reason.SECOND_PUBLISHER,
-                message=f'expected one publisher of actions, found {chunk.publisher_count}: '
-                        'stop all but one')
+                message=f'expected one publisher of actions, found {chunk.publisher_count} '
+                        f'({chunk.publisher[:256]}): stop all but one, or wait some seconds '
+                        'where one was killed')
         if self._publisher is not None and chunk.publisher != self._publisher:
             return Rejection(
                 reason=Reason.SECOND_PUBLISHER,
                 message=f'expected publisher {self._publisher!r}, found {chunk.publisher!r}: '
                         'enable the controller again to follow the new one')
-        if chunk.frame != self._parameters.base_frame:
+        frame = self._parameters.action_frame or self._parameters.base_frame
+        if chunk.frame != frame:
             return Rejection(
                 reason=Reason.UNKNOWN_FRAME,
-                message=f'expected deltas in frame {self._parameters.base_frame!r}, '
-                        f'found {chunk.frame[:64]!r}')
+                message=f'expected deltas in frame {frame!r}, found {chunk.frame[:64]!r}')
         return None
 
     def _check_values(self, chunk: Chunk) -> Rejection | None:

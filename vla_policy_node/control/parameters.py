@@ -10,6 +10,8 @@ RANGES = {
     'command_period_s': (0.001, 0.1),
     'command_timeout_s': (0.02, 5.0),
     'max_clock_skew_s': (0.0, 1.0),
+    'clock_timeout_s': (0.02, 5.0),
+    'deadman_timeout_s': (0.02, 5.0),
     'overrun_s': (0.0, 1.0),
     'zero_hold_s': (0.5, 5.0),
     'pose_timeout_s': (0.02, 5.0),
@@ -20,6 +22,11 @@ RANGES = {
     'max_angular_radps': (1e-4, 6.3),
     'max_linear_mps2': (1e-3, 50.0),
     'max_angular_radps2': (1e-3, 200.0),
+    'max_linear_mps3': (0.0, 5000.0),
+    'max_angular_radps3': (0.0, 20000.0),
+    'smoothing_s': (0.0, 1.0),
+    'blend_s': (0.01, 1.0),
+    'ensemble_decay': (0.0, 10.0),
     'max_delta_m': (1e-5, 1.0),
     'max_delta_rad': (1e-5, math.pi),
     'max_lead_m': (1e-4, 0.5),
@@ -28,17 +35,25 @@ RANGES = {
     'gripper_close_below': (0.0, 1.0),
 }
 
+HANDOVERS = ('replace', 'blend', 'ensemble')
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ControlParameters:
     """Everything the controller is told once. Ranges are inclusive, see RANGES.
 
-    base_frame: the only frame in which deltas are accepted.
+    base_frame: the frame of commands and poses, and the only one in which deltas are accepted.
+    action_frame: what the publisher of the deltas calls that frame, '' for the same name.
     command_period_s: nominal time between two ticks; a late tick is granted the acceleration of
         at most two periods, and the workspace prediction looks two periods ahead.
     command_timeout_s: greatest age of the action behind a command, by observation stamp and by
         receipt; motion ends there whatever is left of the chunk.
     max_clock_skew_s: how far in the future a stamp may lie.
+    clock_timeout_s: how long the ROS clock may make no progress while something moves.
+    deadman_timeout_s: longest time without a sign of the deadman switch, where there is one.
+    chunk_handover: what a newer chunk does to the rest of the older ones: 'replace' it, 'blend'
+        from it within blend_s, or 'ensemble': average all that predict the moment, each chunk
+        weighing exp(-ensemble_decay) of the next newer one.
     overrun_s: how long the last velocity is held after the end of a chunk for the next one to
         arrive; must not exceed command_timeout_s.
     zero_hold_s: how long zeros are sent before silence.
@@ -46,6 +61,9 @@ class ControlParameters:
     min_period_s, max_period_s: accepted time of one delta; max_chunk_length: accepted deltas.
     max_linear_mps, max_angular_radps: greatest speed (Euclidean norm).
     max_linear_mps2, max_angular_radps2: greatest acceleration (Euclidean norm), stopping included.
+    max_linear_mps3, max_angular_radps3: greatest jerk while following chunks, 0 for no limit;
+        braking is not subject to it.
+    smoothing_s: time constant of a low-pass on the wanted velocity, 0 for none.
     max_delta_m, max_delta_rad: greatest displacement of one delta.
     workspace_enabled, workspace_min_m, workspace_max_m: box for the tool in the base frame.
     pose_output: also integrate a target pose, which leads the measured one by at most
@@ -54,9 +72,15 @@ class ControlParameters:
     """
 
     base_frame: str = 'base'
+    action_frame: str = ''
     command_period_s: float = 0.02
     command_timeout_s: float = 0.5
     max_clock_skew_s: float = 0.05
+    clock_timeout_s: float = 0.2
+    deadman_timeout_s: float = 0.3
+    chunk_handover: str = 'replace'
+    blend_s: float = 0.1
+    ensemble_decay: float = 0.5
     overrun_s: float = 0.1
     zero_hold_s: float = 0.5
     pose_timeout_s: float = 0.5
@@ -67,6 +91,9 @@ class ControlParameters:
     max_angular_radps: float = 1.0
     max_linear_mps2: float = 4.0
     max_angular_radps2: float = 8.0
+    max_linear_mps3: float = 0.0
+    max_angular_radps3: float = 0.0
+    smoothing_s: float = 0.0
     max_delta_m: float = 0.05
     max_delta_rad: float = 0.3
     workspace_enabled: bool = True
@@ -84,6 +111,10 @@ class ControlParameters:
                 _check_range(entry.name, getattr(self, entry.name))
         if not self.base_frame:
             raise ValueError("base_frame: expected the name of a frame, found ''")
+        if self.chunk_handover not in HANDOVERS:
+            raise ValueError(
+                f'chunk_handover: expected one of {", ".join(HANDOVERS)}, '
+                f'found {self.chunk_handover!r}')
         self._check_order('min_period_s', 'max_period_s')
         self._check_order('overrun_s', 'command_timeout_s')
         self._check_order('gripper_close_below', 'gripper_open_above')

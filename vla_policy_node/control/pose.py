@@ -54,6 +54,9 @@ class PoseTracker:
     def advance(self, velocity: np.ndarray, dt_s: float, now_ros_s: float) -> None:
         """Account for a velocity (3,) commanded over the dt_s that end now."""
         self._travel = self._travel + velocity * dt_s
+        if self._history and self._history[-1][0] == now_ros_s:
+            # While the ROS clock stands still nothing would ever grow old enough to be dropped.
+            self._history.pop()
         self._history.append((now_ros_s, self._travel))
         oldest_s = now_ros_s - self._parameters.pose_timeout_s
         # The newest entry before oldest_s stays: it is the left end for interpolation.

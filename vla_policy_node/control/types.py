@@ -46,6 +46,8 @@ class Reason(str, Enum):
     SECOND_PUBLISHER = 'second_publisher'
     BEFORE_STOP = 'before_stop'
     NOT_ENABLED = 'not_enabled'
+    DEADMAN_RELEASED = 'deadman_released'
+    CLOCK_STOPPED = 'clock_stopped'
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +71,8 @@ class Chunk:
     period_s: time one delta takes [s].
     deltas: (K, 7) float64: translation [m], rotation vector [rad], gripper 0 closed .. 1 open.
     terminate: (K,) bool, True where the policy considers the task done.
-    publisher: identity of the publisher (its gid); publisher_count: how many there are.
+    publisher: identity of the publisher; publisher_count: how many there are. Where there are
+        several, publisher names them all.
     received_mono_s: monotonic time of receipt [s]; None means the moment of `accept`.
     """
 
@@ -129,7 +132,10 @@ class Counters:
     clamps: Counter = field(default_factory=Counter)
     last_clamp: str = ''
     watchdog_stops: int = 0
+    emergency_stops: int = 0
+    deadman_stops: int = 0
     clock_rewinds: int = 0
+    clock_stalls: int = 0
 
     def count_rejection(self, rejection: Rejection) -> None:
         """Count a rejected message and keep its text."""
@@ -138,10 +144,11 @@ class Counters:
         self.last_rejection = str(rejection)
 
     def count_command(self, command: Command) -> None:
-        """Count a command; a pure acceleration ramp is smoothing, not a clamped command."""
+        """Count a command; a ramp in velocity or acceleration is not a clamped command."""
         self.commands += 1
         self.clamps.update(command.clamps)
-        shortened = [name for name in command.clamps if not name.endswith('acceleration')]
+        shortened = [name for name in command.clamps
+                     if not name.endswith(('acceleration', 'jerk'))]
         if shortened:
             self.commands_clamped += 1
             self.last_clamp = shortened[-1]

@@ -21,15 +21,15 @@ PoseSink = Callable[[tuple, tuple, float], object]
 
 
 class TopicPose:
-    """Forwards ~/tool_pose; poses in another frame than the base are refused."""
+    """Forwards the poses of a topic; those in another frame than the base are refused."""
 
-    def __init__(self, node: Node, base_frame: str, sink: PoseSink) -> None:
+    def __init__(self, node: Node, topic: str, base_frame: str, sink: PoseSink) -> None:
         """Subscribe; best effort also hears reliable publishers."""
         self._logger = node.get_logger()
         self._base_frame = base_frame
         self._sink = sink
         node.create_subscription(
-            PoseStamped, '~/tool_pose', self._on_pose,
+            PoseStamped, topic, self._on_pose,
             QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT))
 
     def _on_pose(self, message: PoseStamped) -> None:
