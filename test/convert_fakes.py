@@ -74,9 +74,9 @@ class FakeRecorded:
     damaged: Sequence[tuple[int, int]] = ()
     skipped: dict[str, int] = field(default_factory=dict)
 
-    def frames(self):
-        """Yield all steps whose pictures can be read."""
-        for number, episode in enumerate(self.episodes):
-            for step in range(len(episode.stamp_ns)):
+    def frames(self, wanted):
+        """Yield the wanted steps whose pictures can be read."""
+        for number, (episode, steps) in enumerate(zip(self.episodes, wanted, strict=True)):
+            for step in steps:
                 if (number, step) not in self.damaged:
                     yield FakeFrame(episode, step, episode.images(step))

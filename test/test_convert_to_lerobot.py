@@ -147,7 +147,7 @@ def test_what_is_there_already_is_never_touched(tmp_path, make):
 
 def test_what_is_there_already_is_noticed_before_any_work(tmp_path):
     class Unread(FakeRecorded):
-        def frames(self):
+        def frames(self, wanted):
             raise AssertionError('frames were read')
 
     (tmp_path / 'out').mkdir()

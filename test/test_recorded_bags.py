@@ -319,6 +319,17 @@ def test_only_pictures_that_are_looked_at_are_decoded(tmp_path: Path, monkeypatc
     assert CHUNKS not in decoded
 
 
+def test_of_chosen_steps_alone_pictures_are_decoded(tmp_path: Path, monkeypatch) -> None:
+    paths = [bags.write(tmp_path / name, acted(6)) for name in ('a', 'b', 'c')]
+    seen = [(frame.episode.number, frame.step, int(frame.images['primary'][0, 0, 0]))
+            for frame in read(paths).frames([[1, 4], [], [0]])]
+    assert seen == [(0, 1, 1), (0, 4, 4), (2, 0, 0)]
+    decoded = []
+    monkeypatch.setattr('vla_policy_node.recorded.pictures.read_image',
+                        lambda recorded: decoded.append(recorded.topic) or np.zeros((1, 1, 3)))
+    assert len(list(read(paths).frames([[1, 4], [], [0]]))) == len(decoded) == 3
+
+
 def test_a_chunk_of_actions_does_not_reach_into_the_next_episode(tmp_path: Path) -> None:
     messages = [*acted(4), bags.words(-0.1, 'touch'), bags.words(0.35, 'pick')]
     found = read(bags.write(tmp_path / 'bag', messages),

@@ -13,6 +13,7 @@ from rich.console import Console
 from vla_policy_node.evaluation.replay import cli
 from vla_policy_node.evaluation.replay import job
 from vla_policy_node.evaluation.replay.config import load_config
+from vla_policy_node.evaluation.replay.config import MetricsSection
 from vla_policy_node.recordings import read_chunk
 from vla_policy_node.recordings import Recording
 
@@ -242,6 +243,16 @@ def test_actions_in_a_frame_of_another_name_are_warned_about(monkeypatch, files)
     assert 'are in frame base, the policy acts in base_link' in warning
 
 
+def test_an_output_that_cannot_be_written_is_told_before_a_model_is_loaded(
+    monkeypatch, files, capsys,
+) -> None:
+    Path(files['out']).write_text('in the way')
+    loader = Loader(BrightnessPolicy())
+    assert run(monkeypatch, files, loader=loader) == 1
+    assert loader.asked == []
+    assert 'cannot write the folder: File exists' in capsys.readouterr().err
+
+
 @pytest.mark.parametrize('change, line', [
     (('primary: /camera', 'primary: camera'), 'cameras.primary: String should match'),
     (('kind: chunk', 'kind: chunks'), "'kind' does not match any of the expected tags"),
@@ -258,6 +269,33 @@ def test_a_wrong_configuration_is_one_line(tmp_path: Path, change, line: str) ->
         load_config(path)
     assert line in str(caught.value)
     assert '\n' not in str(caught.value)
+
+
+def test_metrics_are_measured_as_the_configuration_says(monkeypatch, files) -> None:
+    Path(files['config']).write_text(
+        CONFIG + 'metrics: {within_bins: [3], bootstrap_samples: 100, event_window_s: 0.5}\n')
+    assert run(monkeypatch, files) == 0
+    found = summary(files)
+    assert found['settings']['event_window_s'] == 0.5
+    assert found['settings']['min_translation_m'] == 1e-3
+    assert found['interval']['samples'] == 100
+    assert 'within_3_bins' in found['metrics']['policy']
+    assert 'within_1_bins' not in found['metrics']['policy']
+
+
+@pytest.mark.parametrize('metrics, line', [
+    ('within_bins: [5, 1]', 'within_bins: expected distances in ascending order, found [5, 1]'),
+    ('within_bins: [0]', 'metrics.within_bins.0: Input should be greater than or equal to 1'),
+    ('event_window_s: -1', 'metrics.event_window_s: Input should be greater than or equal to 0'),
+    ('bootstrap_samples: 3', 'metrics.bootstrap_samples: Input should be greater than or equal'),
+    ('windows: 3', 'metrics.windows: Extra inputs are not permitted'),
+])
+def test_wrong_metrics_are_one_line(tmp_path: Path, metrics: str, line: str) -> None:
+    path = tmp_path / 'replay.yaml'
+    path.write_text(f'{CONFIG}metrics: {{{metrics}}}\n')
+    with pytest.raises(ValueError) as caught:
+        load_config(path)
+    assert line in str(caught.value)
 
 
 @pytest.mark.parametrize('actions, line', [
@@ -281,6 +319,13 @@ def test_wrong_signs_and_units_are_one_line(tmp_path: Path, actions, line: str) 
 def test_the_examples_are_valid(name: str) -> None:
     config = load_config(REPOSITORY / 'config' / 'replay' / f'{name}.yaml')
     assert config.instruction is not None
+
+
+def test_the_example_shows_the_metrics_that_are_usual() -> None:
+    text = (REPOSITORY / 'config' / 'replay' / 'real_robot.yaml').read_text()
+    assert load_config(REPOSITORY / 'config' / 'replay' / 'real_robot.yaml').metrics == (
+        MetricsSection())
+    assert all(f'  {name}: ' in text for name in MetricsSection.model_fields)
 
 
 def test_the_commented_alternatives_of_the_example_are_valid(tmp_path: Path) -> None:

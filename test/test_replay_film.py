@@ -67,15 +67,15 @@ def test_a_caption_names_episode_and_time():
 def test_ahead_is_up_and_left_is_left():
     ahead, left = (drawn(frame_of(moving(), move))['predicted'][0][0]
                    for move in (moving(x=0.1), moving(y=0.1)))
-    centre = 17.0, 75.0 - 17.0
-    assert ahead == (pytest.approx(centre[0]), pytest.approx(centre[1] - 14.0))
-    assert left == (pytest.approx(centre[0] - 14.0), pytest.approx(centre[1]))
+    centre = 14.0, 75.0 - 14.0
+    assert ahead == (pytest.approx(centre[0]), pytest.approx(centre[1] - 11.0))
+    assert left == (pytest.approx(centre[0] - 11.0), pytest.approx(centre[1]))
 
 
 def test_upwards_is_in_the_bar_beside_the_compass():
     arrows = drawn(frame_of(moving(z=0.1), moving(z=-0.05)))
-    assert arrows['recorded'][0][0][1] == pytest.approx(58.0 - 14.0)
-    assert arrows['predicted'][0][0][1] == pytest.approx(58.0 + 7.0)
+    assert arrows['recorded'][0][0][1] == pytest.approx(61.0 - 11.0)
+    assert arrows['predicted'][0][0][1] == pytest.approx(61.0 + 5.5)
 
 
 def test_no_motion_is_a_dot():
@@ -88,7 +88,7 @@ def test_a_chunk_is_the_way_through_the_steps_that_both_have():
     frame = frame_of(recorded, [moving(x=0.02), moving(x=0.02), moving(x=0.5)])
     first, second = film.motion(frame)
     assert len(first) == len(second) == 2
-    assert drawn(frame)['predicted'][0][0] == (17.0, pytest.approx(58.0 - 5.6))
+    assert drawn(frame)['predicted'][0][0] == (14.0, pytest.approx(61.0 - 4.4))
 
 
 def test_a_frame_with_nothing_in_common_has_no_arrow():

@@ -18,9 +18,9 @@ from vla_policy_node.action_space import from_canonical
 from vla_policy_node.action_tokenizer import LevelTokens
 from vla_policy_node.action_tokenizer import OverwrittenTokens
 from vla_policy_node.evaluation.replay.bins import ActionBins
-from vla_policy_node.evaluation.replay.offline import OfflineRun
 from vla_policy_node.evaluation.replay.offline import run_offline
 from vla_policy_node.evaluation.replay.read_ahead import ReadAhead
+from vla_policy_node.evaluation.replay.rows import ReplayRun
 from vla_policy_node.recorded import read_bags
 from vla_policy_node.recorded import RecordedConfig
 from vla_policy_node.recordings import RecordingError
@@ -30,7 +30,7 @@ CONFIG = RecordedConfig.model_validate({
     'instruction': {'text': 'pick'}, 'frames': {'select': 'chunks'}})
 
 
-def replay(*paths: Path, policy: BrightnessPolicy | None = None, **options) -> OfflineRun:
+def replay(*paths: Path, policy: BrightnessPolicy | None = None, **options) -> ReplayRun:
     found = read_bags(paths, CONFIG, period_s=PERIOD_S)
     return run_offline(policy or BrightnessPolicy(), found, name='fake', **options)
 

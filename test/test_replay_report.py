@@ -16,13 +16,21 @@ from vla_policy_node.evaluation.replay.film import worst_frame
 from vla_policy_node.evaluation.replay.film import worst_frames
 from vla_policy_node.evaluation.replay.report import EPISODES_WITH_PLOTS
 from vla_policy_node.evaluation.replay.report import render
+from vla_policy_node.evaluation.replay.report_live import live_lines
 from vla_policy_node.evaluation.replay.report_rows import Measure
 from vla_policy_node.evaluation.replay.settings import MetricSettings
+from vla_policy_node.evaluation.replay.summary import live_spreads
 from vla_policy_node.evaluation.replay.summary import summarise
 
 PICTURE = np.full((48, 64, 3), 128, np.uint8)
 META = {'checkpoint': 'models/tabletop', 'versions': {'torch': '2.13.0'},
         'episodes': [{'number': 0, 'bag': 'bag_a', 'instruction': 'pick up the <red> block'}]}
+LIVE = {
+    'ended_early': None, 'clock': 'recording', 'playback_rate': 2.0, 'rate_hz': 4.9,
+    'frames_published': 120, 'frames_received': 117, 'frames_dropped': 3, 'frames_superseded': 60,
+    'frames_rejected': 0, 'chunks': 12, 'decode_failures': 0, 'stale_spells': 1,
+    'chunks_without_recorded_action': 2, 'frame_age_ms': np.array([10.0, 20.0, 30.0]),
+    **dict.fromkeys(('stamp_to_chunk_ms', 'action_age_ms', 'publish_delay_ms'), np.empty(0))}
 
 
 def summary_of(frames, against=None, **changes):
@@ -180,11 +188,31 @@ def test_of_many_episodes_those_with_the_largest_error_are_drawn():
 
 
 def test_live_data_and_configuration_are_shown():
-    live = {'rate_hz': 4.9, 'dropped': 3, 'frame_age_ms': np.array([10.0, 20.0, 30.0])}
-    text = text_of(page_of(replace(wandering(), live=live)))
-    assert 'rate [Hz] 4.9' in text and 'dropped 3' in text
-    assert 'frame age [ms] p50 20, p95 29, p99 29.8' in text
+    text = text_of(page_of(replace(wandering(), live=LIVE)))
+    assert 'played 2 ×, recorded stamps' in text
+    assert 'frames lost on the way to the node 3 (2.5 %)' in text
+    assert 'answers per second 4.9' in text and 'inferences per second' not in text
+    assert 'age of a frame when its inference began 20 29 29.8' in text
     assert 'versions, torch 2.13.0' in text
+
+
+def test_both_policies_of_a_live_comparison_are_shown():
+    slower = {**LIVE, 'rate_hz': 1.25}
+    frames = replace(wandering(), live=LIVE)
+    text = text_of(page_of(frames, against=replace(frames, name='other', live=slower),
+                           meta={'against_live': live_spreads(slower)}))
+    assert 'answers per second 4.9 1.25' in text
+    assert 'against live' not in text
+
+
+def test_live_figures_for_the_terminal_are_lines():
+    summary = summary_of(replace(wandering(), live=LIVE))
+    answers, frames, *times = live_lines(summary)
+    assert answers.startswith(f'{summary["name"]}, live: played 2 ×, ')
+    assert 'frames lost on the way to the node 3 (2.5 %)' in frames
+    # Nothing is said about times that were not measured.
+    assert times == ['age of a frame when its inference began [ms]: p50 20, p95 29, p99 29.8']
+    assert live_lines(summary_of(wandering())) == []
 
 
 def test_warnings_come_first_and_empty_entries_not_at_all():

@@ -118,19 +118,24 @@ class RecordedBags:
     def __len__(self) -> int:
         return sum(len(episode) for episode in self.episodes)
 
-    def frames(self) -> Iterator[RecordedFrame]:
+    def frames(self, wanted: Sequence[Sequence[int]] | None = None) -> Iterator[RecordedFrame]:
         """
-        Yield all steps of all episodes in order, reading every bag once.
+        Yield the steps of all episodes in order, reading every bag once.
 
+        wanted: for each episode its steps, ascending, whose pictures alone are decoded; None: all.
         A step with a picture that cannot be decoded is left out, and counted the first time. A
         bag that cannot be read on ends there, with a warning.
         """
+        chosen = wanted or [range(len(episode)) for episode in self.episodes]
         for reader in self._readers:
+            steps = [(episode, int(step))
+                     for episode, own in zip(self.episodes, chosen, strict=True)
+                     if episode._pictures is reader for step in own]
+            if not steps:
+                continue
+            places = np.stack([episode.places[step] for episode, step in steps])
             is_new = reader.path not in self._counted
             skipped = self.skipped if is_new else Counter()
-            episodes = [each for each in self.episodes if each._pictures is reader]
-            steps = [(episode, step) for episode in episodes for step in range(len(episode))]
-            places = np.concatenate([episode.places for episode in episodes])
             remarks = []
             try:
                 for row, images in reader.read_all(places, skipped):

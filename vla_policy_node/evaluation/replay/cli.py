@@ -5,6 +5,7 @@ What would a checkpoint have done on what a robot recorded, and how far is that 
         --out out/replay
 """
 
+from collections.abc import Mapping
 from collections.abc import Sequence
 from enum import Enum
 from pathlib import Path
@@ -18,9 +19,19 @@ from vla_policy_node.evaluation.replay.config import load_config
 from vla_policy_node.evaluation.replay.config import ReplayConfig
 from vla_policy_node.evaluation.replay.job import Contender
 from vla_policy_node.evaluation.replay.job import Job
+from vla_policy_node.evaluation.replay.job import ReplayError
 from vla_policy_node.evaluation.replay.job import ReplayJob
+from vla_policy_node.evaluation.replay.outputs import OutputError
+from vla_policy_node.evaluation.replay.report_live import live_lines
 from vla_policy_node.evaluation.replay.terminal import facts
 from vla_policy_node.evaluation.replay.terminal import rivals
+
+
+class Mode(str, Enum):
+    """How frames come to the policy."""
+
+    OFFLINE = 'offline'
+    LIVE = 'live'
 
 
 class Quantization(str, Enum):
@@ -51,6 +62,20 @@ def replay(
     instruction: Annotated[str | None, typer.Option(
         help='said all the time, instead of what was recorded')] = None,
     rrd: Annotated[bool, typer.Option('--rrd', help='a file for the Rerun viewer too')] = False,
+    mode: Annotated[Mode, typer.Option(
+        help='live: played in real time to the policy node')] = Mode.OFFLINE,
+    rate: Annotated[float | None, typer.Option(
+        help='live: seconds of the recording per second (1.0)')] = None,
+    use_sim_time: Annotated[bool, typer.Option(
+        '--use-sim-time', help="live: keep the recording's stamps, publish /clock")] = False,
+    external_player: Annotated[bool, typer.Option(
+        '--external-player', help='live: play nothing, follow ros2 bag play --clock')] = False,
+    attach: Annotated[str | None, typer.Option(
+        help='live: a policy node that runs, to be used with --external-player')] = None,
+    node_parameters: Annotated[Path | None, typer.Option(
+        exists=True, help='live: YAML with parameters for the policy node')] = None,
+    wait: Annotated[float | None, typer.Option(
+        min=1.0, help='live: longest wait for an external player in seconds (60)')] = None,
 ) -> None:
     """Show recorded frames to a policy and measure how far it is from what was done."""
     first = Contender(checkpoint=checkpoint, quantization=quantization.value,
@@ -66,15 +91,19 @@ def replay(
         out=out, device=device, dtype=dtype, instruction=instruction, max_frames=max_frames,
         rrd=rrd)
     console = Console(highlight=False)
+    playback = {
+        'rate': rate, 'use_sim_time': use_sim_time or None, 'attach': attach, 'wait_s': wait,
+        'external_player': external_player or None, 'node_parameters': node_parameters}
+    replayed = _replay_job(job, mode, every, console, {
+        name: value for name, value in playback.items() if value is not None})
     try:
-        summary = ReplayJob(job, console).run()
+        summary = replayed.run()
     except KeyboardInterrupt:
         console.print('replay: interrupted, nothing was written')
         raise typer.Exit(130) from None
-    console.print(rivals(summary))
-    names = ['report.html', 'summary.json', 'predictions.mcap', *(['replay.rrd'] if rrd else [])]
-    for line in (*facts(summary), '   '.join(f'{out}/{name}' for name in names)):
-        console.print(line, markup=False, soft_wrap=True)
+    _tell(summary, job, console)
+    if summary['live'] and summary['live']['ended_early']:
+        raise typer.Exit(1)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -88,10 +117,39 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SystemExit as stop:
         return int(stop.code or 0)
     except (ValueError, OSError) as error:
-        text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        text = error.strerror if isinstance(error, OutputError) else str(error)
         console.print(f'replay: {text}', style='red', markup=False, soft_wrap=True)
         return 1
     return 0
+
+
+def _replay_job(
+    job: Job, mode: Mode, every: int | None, console: Console, playback: Mapping[str, object],
+) -> ReplayJob:
+    """Return what carries out a job; playback: settings of live mode."""
+    if mode is Mode.OFFLINE:
+        if playback:
+            raise ReplayError(
+                f'expected {", ".join(playback)} with --mode live, found it without; add that')
+        return ReplayJob(job, console)
+    if every is not None:
+        raise ReplayError('expected no --every with --mode live, found one; the policy node looks '
+                          'at whichever frame is the newest, leave it out')
+    try:
+        from vla_policy_node.evaluation.replay import live
+    except ModuleNotFoundError as error:
+        raise ReplayError(f'expected ROS 2 for --mode live, found no {error.name}; source its '
+                          'setup file and that of the workspace') from error
+    return live.live_job(job, live.LiveSettings(**playback), console)
+
+
+def _tell(summary: Mapping, job: Job, console: Console) -> None:
+    console.print(rivals(summary))
+    names = ['report.html', 'summary.json', 'predictions.mcap',
+             *(['replay.rrd'] if job.rrd else [])]
+    for line in (*live_lines(summary), *facts(summary),
+                 '   '.join(f'{job.out}/{name}' for name in names)):
+        console.print(line, markup=False, soft_wrap=True)
 
 
 def _with_every(config: ReplayConfig, every: int | None) -> ReplayConfig:

@@ -26,12 +26,12 @@ _LEAST_REACH = 0.2
 _APART_S = 1.0
 
 # Of the overlay, in hundredths of the picture's width.
-_RADIUS = 14.0
+_RADIUS = 11.0
 _MARGIN = 3.0
 _HEAD = 4.0
 # A way shorter than this is a dot.
 _SHORTEST = 1.5
-_HIGH_X = _MARGIN + 2 * _RADIUS + 8.0
+_HIGH_X = _MARGIN + 2 * _RADIUS + 7.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -155,7 +155,7 @@ def _ground(centre: tuple[float, float], reach: float) -> str:
     top, bottom = y - _RADIUS, y + _RADIUS
     return (
         f'<rect class="ground" x="{x - _RADIUS - 2:.1f}" y="{top - 2:.1f}"'
-        f' width="{_HIGH_X + 6 - x + _RADIUS:.1f}" height="{2 * _RADIUS + 4:.1f}" rx="3"/>'
+        f' width="{_HIGH_X + 8 - x + _RADIUS:.1f}" height="{2 * _RADIUS + 4:.1f}" rx="3"/>'
         f'<path class="axes" d="M{x:.1f} {top:.1f}V{bottom:.1f}M{x - _RADIUS:.1f} {y:.1f}'
         f'h{2 * _RADIUS:.1f}M{_HIGH_X:.1f} {top:.1f}V{bottom:.1f}M{_HIGH_X - 2:.1f} {y:.1f}h4"/>'
         f'<circle class="axes" cx="{x:.1f}" cy="{y:.1f}" r="{_RADIUS:.1f}"/>'

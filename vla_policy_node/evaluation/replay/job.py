@@ -25,11 +25,13 @@ from vla_policy_node.evaluation.replay import film
 from vla_policy_node.evaluation.replay import rerun_file
 from vla_policy_node.evaluation.replay.bins import ActionBins
 from vla_policy_node.evaluation.replay.config import ReplayConfig
-from vla_policy_node.evaluation.replay.offline import OfflineRun
+from vla_policy_node.evaluation.replay.live_figures import INTERRUPTED
 from vla_policy_node.evaluation.replay.offline import run_offline
 from vla_policy_node.evaluation.replay.outputs import Outputs
 from vla_policy_node.evaluation.replay.predictions_bag import write_predictions
 from vla_policy_node.evaluation.replay.report import render
+from vla_policy_node.evaluation.replay.rows import ReplayRun
+from vla_policy_node.evaluation.replay.summary import live_spreads
 from vla_policy_node.evaluation.replay.summary import summarise
 from vla_policy_node.policy import load_policy
 from vla_policy_node.recorded import read_bags
@@ -79,19 +81,29 @@ class Job:
 class _Seen:
     """What one policy answered, and what of the policy is needed afterwards."""
 
-    run: OfflineRun
+    run: ReplayRun
     bins: ActionBins
     frame: str
     period_s: float
 
 
 class ReplayJob:
-    """Carries out a job; load: makes a policy of a checkpoint, as load_policy does."""
+    """
+    Carries out a job.
 
-    def __init__(self, job: Job, console: Console, load: Callable = load_policy) -> None:
+    load: makes a policy of a checkpoint, as load_policy does. show: lets it answer to recordings,
+    as run_offline does. mode: what the summary says about how that was done.
+    """
+
+    def __init__(
+        self, job: Job, console: Console, load: Callable = load_policy,
+        show: Callable = run_offline, mode: Mapping[str, object] | None = None,
+    ) -> None:
         self._job = job
         self._console = console
         self._load = load
+        self._show = show
+        self._mode = mode or {'mode': 'offline'}
 
     def run(self) -> Mapping[str, object]:
         """
@@ -127,6 +139,9 @@ class ReplayJob:
             # One bag of many may be another kind of recording; it is then left out.
             if len(job.bags) == 1:
                 raise
+        # Rather than behind hours of evaluation.
+        with Outputs(job.out):
+            pass
 
     @contextmanager
     def _loaded(self, contender: Contender) -> Iterator:
@@ -164,9 +179,9 @@ class ReplayJob:
         kind = self._job.dtype if contender.quantization == 'none' else contender.quantization
         with _progress(self._console) as progress:
             bar = progress.add_task(kind, total=len(bags))
-            run = run_offline(policy, bags, name=f'{policy.checkpoint_name} {kind}',
-                              on_frame=lambda done: progress.update(bar, completed=done))
-            progress.update(bar, total=len(run.frames))
+            run = self._show(policy, bags, name=f'{policy.checkpoint_name} {kind}',
+                             on_frame=lambda done: progress.update(bar, completed=done))
+            progress.update(bar, completed=len(run.frames), total=len(run.frames))
         space = policy.action_space
         return _Seen(run=run, bins=ActionBins(space, policy.action_tokenizer),
                      frame=space.frame, period_s=space.period_s)
@@ -174,6 +189,11 @@ class ReplayJob:
     def _against(self, bags: RecordedBags, first: _Seen) -> _Seen | None:
         contender = self._job.against
         if contender is None:
+            return None
+        live = first.run.replayed.live
+        if live and live['ended_early'] == INTERRUPTED:
+            bags.warnings.append(
+                f'not compared with {contender.checkpoint} {contender.quantization}: interrupted')
             return None
         with self._loaded(contender) as policy:
             period_s = policy.action_space.period_s
@@ -189,7 +209,8 @@ class ReplayJob:
         replayed, other = first.run.replayed, against.run.replayed if against else None
         summary = summarise(
             replayed, against=other, skipped=bags.skipped, to_bins=first.bins.of_actions,
-            meta=self._meta(bags, first, against))
+            meta=self._meta(bags, first, against),
+            settings=self._job.config.metrics.settings())
         outputs.text('summary.json', json.dumps(summary, indent=2, allow_nan=False) + '\n')
         worst = [film.worst_frame(replayed, row, picture) for row, picture in _pictures(
             first.run, film.worst_frames(replayed, self._job.config.report.worst_frames))]
@@ -206,7 +227,7 @@ class ReplayJob:
         runs = {'first': first.run, **({'against': against.run} if against else {})}
         contenders = {'first': job.first, **({'against': job.against} if job.against else {})}
         return {
-            'mode': 'offline',
+            **self._mode,
             **{name: {'checkpoint': each.checkpoint, 'quantization': each.quantization,
                       'unnorm_key': each.unnorm_key} for name, each in contenders.items()},
             'device': job.device,
@@ -221,6 +242,8 @@ class ReplayJob:
             'decoding_failures': {name: dict(run.failures.most_common(_SHOWN_FAILURES))
                                   for name, run in runs.items() if run.failures},
             'speed': {name: _speed(run) for name, run in runs.items()},
+            **({'against_live': live_spreads(against.run.replayed.live)}
+               if against and against.run.replayed.live else {}),
             'configuration': job.config.model_dump(mode='json', exclude_none=True),
             'versions': run_summary.versions(),
             'machine': run_summary.machine(),
@@ -248,7 +271,7 @@ def _hide_other_bars() -> None:
     logging.disable_progress_bar()
 
 
-def _speed(run: OfflineRun) -> dict[str, float]:
+def _speed(run: ReplayRun) -> dict[str, float]:
     return {
         'wall_s': round(run.wall_s, 3),
         'frames_per_s': round(len(run.frames) / run.wall_s, 3) if run.wall_s else 0.0,
@@ -257,7 +280,7 @@ def _speed(run: OfflineRun) -> dict[str, float]:
     }
 
 
-def _pictures(run: OfflineRun, rows: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
+def _pictures(run: ReplayRun, rows: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
     """Yield row and the first camera's picture; a bag that has gone by now gives none."""
     for row in rows:
         episode, step = run.frames[row]

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextlib import suppress
 import errno
 from pathlib import Path
 import shutil
@@ -17,12 +18,14 @@ class Outputs:
     The files of one run; a context manager.
 
     They are written into a hidden folder inside `folder` and moved to their places when the block
-    ends without an error. Otherwise what lay there before stays as it was.
+    ends without an error. Otherwise what lay there before stays as it was. A folder that would be
+    left new and empty is removed.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._draft: Path | None = None
+        self._is_new = not folder.exists()
 
     def __enter__(self) -> 'Outputs':
         with self._writing('the folder'):
@@ -38,6 +41,9 @@ class Outputs:
                         file.replace(self.folder / file.name)
         finally:
             shutil.rmtree(self._draft, ignore_errors=True)
+            if self._is_new:
+                with suppress(OSError):     # it holds something
+                    self.folder.rmdir()
 
     @contextmanager
     def draft(self, name: str) -> Iterator[Path]:

@@ -14,7 +14,7 @@ from rosbags.typesys.store import Typestore
 
 from vla_policy_node.action_space import ACTION_DIM
 from vla_policy_node.evaluation import recording
-from vla_policy_node.evaluation.replay.offline import OfflineRun
+from vla_policy_node.evaluation.replay.rows import ReplayRun
 from vla_policy_node.message_types import typestore
 from vla_policy_node.policy import ActionChunk
 from vla_policy_node.recordings import CHUNK_TYPE
@@ -27,7 +27,7 @@ _SECOND = 1_000_000_000
 
 
 def write_predictions(
-    path: Path, run: OfflineRun, *, frame: str, period_s: float, against: OfflineRun | None = None,
+    path: Path, run: ReplayRun, *, frame: str, period_s: float, against: ReplayRun | None = None,
 ) -> int:
     """
     Write an .mcap file at `path` and return how many messages it has.
@@ -57,7 +57,7 @@ class _Builder:
         self._frame = frame
         self._period_ns = round(period_s * _SECOND)
 
-    def predicted(self, topic: str, run: OfflineRun) -> Iterator[recording.Recorded]:
+    def predicted(self, topic: str, run: ReplayRun) -> Iterator[recording.Recorded]:
         """Yield what a policy answered."""
         for row, (answer, received_ns) in enumerate(
                 zip(run.answers, run.received_ns.tolist(), strict=True)):
@@ -65,7 +65,7 @@ class _Builder:
                 yield recording.Recorded(topic=topic, received_ns=received_ns, data=self._chunk(
                     row, int(run.replayed.stamp_ns[row]), answer))
 
-    def recorded(self, run: OfflineRun) -> Iterator[recording.Recorded]:
+    def recorded(self, run: ReplayRun) -> Iterator[recording.Recorded]:
         """Yield what was done, as far as it is known."""
         for row, (actions, received_ns) in enumerate(
                 zip(run.replayed.recorded, run.received_ns.tolist(), strict=True)):

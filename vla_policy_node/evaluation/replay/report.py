@@ -16,6 +16,7 @@ from vla_policy_node.evaluation.replay.events import OPEN_FROM
 from vla_policy_node.evaluation.replay.film import WorstFrame
 from vla_policy_node.evaluation.replay.metrics import GRIPPER
 from vla_policy_node.evaluation.replay.metrics import within_name
+from vla_policy_node.evaluation.replay.report_live import live_section
 from vla_policy_node.evaluation.replay.report_rows import Measure
 from vla_policy_node.evaluation.replay.results import Replayed
 
@@ -23,7 +24,7 @@ from vla_policy_node.evaluation.replay.results import Replayed
 EPISODES_WITH_PLOTS = 16
 _OPEN_EPISODES = 2
 # Of meta: the names of the episodes, and what the reader must know first.
-_SHOWN_ELSEWHERE = frozenset({'episodes', 'warnings'})
+_SHOWN_ELSEWHERE = frozenset({'episodes', 'warnings', 'against_live'})
 
 _PERCENT = Measure(label='', path=(), factor=100, digits=1)
 _PLAIN = Measure(label='', path=(), digits=2)
@@ -61,7 +62,7 @@ def render(
         differences=report_rows.differences_table(summary) if summary['against'] else [],
         agreement=_agreement(summary),
         left_out=report_rows.left_out(summary),
-        live=report_rows.live_rows(summary),
+        live=live_section(summary),
         configuration=report_rows.configuration(
             {key: value for key, value in summary['meta'].items() if key not in _SHOWN_ELSEWHERE}))
 
@@ -108,7 +109,10 @@ def _facts(summary: Mapping) -> list[tuple[str, str, str]]:
     if latency['count']:
         facts.append(('latency, median', f'{report_rows.number(latency["p50"])} ms',
                       f'p99 {report_rows.number(latency["p99"])} ms'))
-        facts.append(('inferences per second', report_rows.number(summary['rate_hz']), ''))
+        # Live, the node decides how often the policy is asked.
+        live = summary['live']
+        facts.append(('answers per second', report_rows.number(live['rate_hz']), '') if live else
+                     ('inferences per second', report_rows.number(summary['rate_hz']), ''))
     return facts
 
 

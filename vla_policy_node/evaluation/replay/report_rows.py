@@ -13,7 +13,7 @@ _HIGHER, _LOWER, _NEITHER = 1, -1, 0
 _MM, _DEGREES = 1e3, 180 / math.pi
 NOTHING = '–'
 # The end of a name, as a unit.
-_UNITS_OF_NAMES = {'ms': 'ms', 's': 's', 'hz': 'Hz'}
+_UNITS_OF_NAMES = {'_per_s': '1/s', '_ms': 'ms', '_s': 's', '_hz': 'Hz'}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +36,8 @@ class Measure:
         if value is None:
             return NOTHING
         number = f'{value * self.factor:{"+" if sign else ""}.{self.digits}f}'
-        return number.replace('-', '−')
+        # A rounded zero has no sign.
+        return number.lstrip('+-') if float(number) == 0 else number.replace('-', '−')
 
     def range(self, bounds: Sequence[float] | None, sign: bool = False) -> str:
         """Return 'low to high', '' where there is no interval."""
@@ -63,9 +64,9 @@ def measures(summary: Mapping) -> list[Measure]:
         Measure(label='rotation, RMSE [°]', path=('rmse', 'rotation'), factor=_DEGREES,
                 digits=2, better=_LOWER),
         Measure(label='direction of translation, cosine',
-                path=('direction_cosine', 'translation'), digits=2, better=_HIGHER),
+                path=('direction_cosine', 'translation'), better=_HIGHER),
         Measure(label='direction of rotation, cosine', path=('direction_cosine', 'rotation'),
-                digits=2, better=_HIGHER),
+                better=_HIGHER),
         Measure(label='gripper closed, F1', path=('gripper_f1', 'closed'), better=_HIGHER),
         Measure(label='gripper open, F1', path=('gripper_f1', 'open'), better=_HIGHER),
     ]
@@ -95,7 +96,8 @@ def rivals_table(summary: Mapping) -> dict:
     rows += [{'label': measure.label, 'cells': [
         {'text': measure.text(entry['gripper_events'][key], key == 'median_signed_s'),
          'range': '', 'best': False} for entry in metrics.values()]} for measure, key in plain]
-    return {'names': [entry['name'] for entry in metrics.values()], 'rows': rows}
+    known = [row for row in rows if any(cell['text'] != NOTHING for cell in row['cells'])]
+    return {'names': [entry['name'] for entry in metrics.values()], 'rows': known}
 
 
 def _rivals_row(measure: Measure, metrics: Mapping) -> dict:
@@ -114,7 +116,8 @@ def _signed(measure: Measure) -> bool:
 
 def _best(values: Sequence[float | None], better: int) -> float | None:
     known = [value for value in values if value is not None]
-    if len(known) < 2 or better == _NEITHER:
+    # Where all are alike none is the best.
+    if len(set(known)) < 2 or better == _NEITHER:
         return None
     return max(known) if better == _HIGHER else min(known)
 
@@ -162,17 +165,21 @@ def differences_table(summary: Mapping) -> list[dict]:
                 better=_LOWER)]
     timing = [Measure(label=measure.label, path=('gripper_timing', measure.path[-1]), digits=2,
                       better=measure.better) for measure in timing_measures()]
-    return [_difference(measure, _at(compared, measure.path))
+    rows = [_difference(measure, _at(compared, measure.path))
             for measure in (*measures(summary), *timing, *extra)]
+    return [row for row in rows if {row['first'], row['against']} != {NOTHING}]
 
 
 def _difference(measure: Measure, entry: Mapping) -> dict:
     bounds = entry['interval_95']
-    clear = bounds is not None and (bounds[0] > 0 or bounds[1] < 0)
+    difference = measure.text(entry['difference'], True)
+    # What is too small to be written down is not worth a word.
+    clear = bounds is not None and (bounds[0] > 0 or bounds[1] < 0) and (
+        difference != measure.text(0.0))
     better = measure.better * (entry['difference'] or 0.0)
     return {'label': measure.label, 'first': measure.text(entry['first'], _signed(measure)),
             'against': measure.text(entry['against'], _signed(measure)),
-            'difference': measure.text(entry['difference'], True),
+            'difference': difference,
             'range': measure.range(bounds, True),
             'verdict': '' if not clear or not better else 'better' if better > 0 else 'worse'}
 
@@ -197,23 +204,11 @@ def left_out(summary: Mapping) -> list[tuple[str, int]]:
     return [(reason, count) for reason, count in rows if count]
 
 
-def live_rows(summary: Mapping) -> list[tuple[str, str]]:
-    """Return (name, text) of what only live mode knows."""
-    return [(_named(name), _live_text(value))
-            for name, value in (summary['live'] or {}).items()]
-
-
 def _named(name: str) -> str:
-    words, _, unit = name.rpartition('_')
-    if words and unit in _UNITS_OF_NAMES:
-        return f"{words.replace('_', ' ')} [{_UNITS_OF_NAMES[unit]}]"
+    for end, unit in _UNITS_OF_NAMES.items():
+        if name.endswith(end):
+            return f"{name.removesuffix(end).replace('_', ' ')} [{unit}]"
     return name.replace('_', ' ')
-
-
-def _live_text(value: object) -> str:
-    if isinstance(value, Mapping) and 'p50' in value:
-        return ', '.join(f'{name} {number(value[name])}' for name in ('p50', 'p95', 'p99'))
-    return number(value) if isinstance(value, int | float | None) else str(value)
 
 
 def number(value: float | None) -> str:

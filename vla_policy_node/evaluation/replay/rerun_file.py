@@ -8,7 +8,7 @@ from types import ModuleType
 import numpy as np
 
 from vla_policy_node.action_space import DIM_NAMES
-from vla_policy_node.evaluation.replay.offline import OfflineRun
+from vla_policy_node.evaluation.replay.rows import ReplayRun
 from vla_policy_node.recorded import RecordedFrame
 
 _TIMELINE = 'recording'
@@ -31,7 +31,7 @@ def import_rerun() -> ModuleType:
 
 
 def write_rrd(
-    path: Path, runs: Mapping[str, OfflineRun], frames: Iterable[RecordedFrame], rerun: ModuleType,
+    path: Path, runs: Mapping[str, ReplayRun], frames: Iterable[RecordedFrame], rerun: ModuleType,
 ) -> None:
     """
     Write the first action of every frame, and the pictures, at the stamps of the frames.
@@ -56,7 +56,7 @@ def write_rrd(
 
 
 def _log_actions(
-    stream: object, rerun: ModuleType, name: str, run: OfflineRun, actions: np.ndarray,
+    stream: object, rerun: ModuleType, name: str, run: ReplayRun, actions: np.ndarray,
 ) -> None:
     known = np.isfinite(actions[:, 0]).all(axis=1)
     times = run.replayed.stamp_ns[known].astype('datetime64[ns]')

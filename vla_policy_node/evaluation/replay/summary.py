@@ -100,7 +100,7 @@ def summarise(
         'latency_ms': latency,
         'timing_ms': {part: spread(values) for part, values in replayed.timing_ms.items()},
         'rate_hz': 1000.0 / latency['mean'] if latency['mean'] else None,
-        'live': None if replayed.live is None else _live(replayed.live),
+        'live': None if replayed.live is None else live_spreads(replayed.live),
         'episodes': _episodes(selection),
         'against': None if against is None else compare(replayed, against, settings),
         'meta': dict(meta),
@@ -202,7 +202,8 @@ def _calibration(
     return found
 
 
-def _live(live: Mapping[str, object]) -> dict:
+def live_spreads(live: Mapping[str, object]) -> dict:
+    """Return figures of live mode with `spread` in place of arrays."""
     return {name: spread(value) if isinstance(value, np.ndarray | list | tuple) else value
             for name, value in live.items()}
 

@@ -18,10 +18,9 @@ def rivals(summary: Mapping) -> Table:
         # One word a line, so that the table fits into 80 characters.
         table.add_column(name.replace(' ', '\n'), justify='right')
     for row in found['rows']:
-        if any(cell['text'] != report_rows.NOTHING for cell in row['cells']):
-            table.add_row(escape(row['label']), *(
-                f'[bold]{cell["text"]}[/]' if cell['best'] else cell['text']
-                for cell in row['cells']))
+        table.add_row(escape(row['label']), *(
+            f'[bold]{cell["text"]}[/]' if cell['best'] else cell['text']
+            for cell in row['cells']))
     return table
 
 

@@ -44,6 +44,11 @@ class Plan:
         """How many frames all pieces have."""
         return sum(len(piece) for piece in self.pieces)
 
+    @property
+    def observations(self) -> np.ndarray:
+        """(M,) int64 ascending, the places that pieces have."""
+        return np.unique(np.concatenate([*self.pieces, np.empty(0, np.int64)]))
+
 
 def plan_frames(episode: Observations, period_s: float) -> Plan:
     """

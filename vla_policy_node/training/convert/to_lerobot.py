@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Callable
-from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -56,8 +55,12 @@ class Recorded(Protocol):
     episodes: Sequence[Episode]
     skipped: Mapping[str, int]
 
-    def frames(self) -> Iterator[Frame]:
-        """Yield the steps of the episodes in order, those without readable pictures left out."""
+    def frames(self, wanted: Sequence[Sequence[int]]) -> Iterator[Frame]:
+        """
+        Yield steps of the episodes in order, those without readable pictures left out.
+
+        wanted: for each episode its steps, ascending.
+        """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,9 +113,9 @@ class _Conversion:
         self._pauses_s: list[float] = []
         self._origins: list[dict[str, Any]] = []
 
-    def steps(self, recorded: Recorded, plans: Iterable[Plan]) -> Iterator[None]:
+    def steps(self, recorded: Recorded, plans: Sequence[Plan]) -> Iterator[None]:
         """Write all pieces, one frame before every step of the iterator."""
-        frames = _Frames(recorded)
+        frames = _Frames(recorded, plans)
         for episode, plan in zip(recorded.episodes, plans, strict=True):
             self._left_out.update({UNUSABLE: plan.unusable, ALONE: plan.alone})
             self._pauses_s += (np.diff(episode.stamp_ns) * 1e-9).tolist() if plan.alone else []
@@ -166,11 +169,11 @@ class _Conversion:
 
 
 class _Frames:
-    """Finds steps in the stream of all frames, in whose order they must be asked for."""
+    """Finds steps in the stream of planned frames, in whose order they must be asked for."""
 
-    def __init__(self, recorded: Recorded) -> None:
+    def __init__(self, recorded: Recorded, plans: Sequence[Plan]) -> None:
         self._order = {id(episode): place for place, episode in enumerate(recorded.episodes)}
-        self._stream = iter(recorded.frames())
+        self._stream = iter(recorded.frames([plan.observations for plan in plans]))
         self._frame = next(self._stream, None)
 
     def images(self, episode: Episode, step: int) -> Mapping[str, np.ndarray] | None:
