@@ -217,3 +217,14 @@ def test_every_scheme_says_where_its_statistics_are_missing(tmp_path):
     (folder / 'vla_config.json').write_text(json.dumps(content))
     with pytest.raises(ValueError, match='norm_stats: Field required'):
         load_policy(folder, **EXACT)
+
+
+def test_weights_overwritten_in_place_while_the_policy_runs_do_not_reach_it(tmp_path):
+    folder = save_llava(tmp_path)
+    (folder / 'vla_config.json').write_text(json.dumps(vla_config()))
+    model = load_model(folder, **EXACT).model
+    before = model.get_input_embeddings().weight.clone()
+    weights = folder / 'model.safetensors'
+    with weights.open('r+b') as stream:
+        stream.write(bytes(weights.stat().st_size))
+    assert torch.equal(model.get_input_embeddings().weight, before)

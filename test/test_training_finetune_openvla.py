@@ -93,7 +93,7 @@ def test_a_tuned_folder_is_a_base_again(tuned):
 
 def test_version_0_1_keeps_its_words(base, tmp_path):
     for path in base.iterdir():
-        (tmp_path / path.name).symlink_to(path)
+        (tmp_path / path.name).hardlink_to(path)
     (tmp_path / 'config.json').unlink()
     (tmp_path / 'config.json').write_text((DATA / 'config.json').read_text())
     change_json(tmp_path / 'config.json', llm_backbone_id='vicuna-v15-7b')

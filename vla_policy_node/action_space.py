@@ -50,6 +50,13 @@ class NormStats:
             raise ValueError(
                 f'norm stats: expected q01 <= q99 in dimension {DIM_NAMES[i]}, found '
                 f'{self.q01[i]} > {self.q99[i]}; recompute the statistics')
+        with np.errstate(over='ignore'):
+            endless = np.flatnonzero(~np.isfinite(self.q99 - self.q01))
+        if endless.size:
+            i = int(endless[0])
+            raise ValueError(
+                f'norm stats: expected a finite q99 - q01 in dimension {DIM_NAMES[i]}, found '
+                f'{self.q01[i]} and {self.q99[i]}; recompute the statistics')
         kept = {k: tuple(_seven_floats(v, k).tolist()) for k, v in self.extra.items()}
         object.__setattr__(self, 'extra', kept)
 

@@ -11,14 +11,21 @@ import unicodedata
 
 MAX_INSTRUCTION_CHARACTERS = 512
 
-# Controls, lone surrogates, line and paragraph separators: none of them is said to a robot.
-_REFUSED_CATEGORIES = frozenset({'Cc', 'Cs', 'Zl', 'Zp'})
+# Controls, lone surrogates, line and paragraph separators: none of them is said to a robot. Nor
+# are format characters: with them an operator reads something else than the model does.
+_REFUSED_CATEGORIES = frozenset({'Cc', 'Cf', 'Cs', 'Zl', 'Zp'})
+# Of these, the joiners that Persian, the scripts of India and emoji are written with.
+_JOINERS = frozenset('\u200c\u200d')
 
 # Text that tokenizers turn into special tokens: it would add an image without pixels, end the
 # turn, or smuggle an action into the prompt.
 _MARKUP = re.compile(
-    r'<\|[^|>]*\|>|<[^<>\s]*(?:image|img)[^<>\s]*>|\[/?img[^\]]*\]|</?s>|<(?:bos|eos|pad|unk)>'
-    r'|<(?:start|end)_of_\w+>|<action_\d+>', re.IGNORECASE)
+    r'<\|[^|>]*\|>|<[^<>\s]*(?:image|img)[^<>\s]*>|\[/?img[^\]]*\]|\[/?inst\]|<</?sys>>|</?s>'
+    r'|<(?:bos|eos|pad|unk|mask|sep|cls)>|<(?:start|end)_of_\w+>|<0x[0-9a-f]{2}>'
+    r'|</?(?:box|quad|ref)>|<(?:loc|seg|unused|extra_id_|action_)\d+>|<row_\d+_col_\d+>',
+    re.IGNORECASE)
+# What a template calls its parts: 'In:' and 'Out:', 'Q:' and 'A:'.
+_LABEL = re.compile(r'\b\w+:')
 
 
 class InstructionError(ValueError):
@@ -87,6 +94,7 @@ TEMPLATES = {
 def build_action_prompt(config: PromptConfig, instruction: str) -> str:
     """Return the prompt asking for an action; InstructionError for a bad instruction."""
     text = _cased(config, clean_instruction(instruction))
+    _refuse_labels(config.action, text)
     return config.action.replace('{instruction}', text)
 
 
@@ -99,8 +107,9 @@ def clean_instruction(text: str) -> str:
     """
     Return the text without surrounding white space, at most 512 characters.
 
-    Raises InstructionError for empty or longer text, control characters, and markup that a
-    tokenizer would take for an image or another special token.
+    Raises InstructionError for empty or longer text, control and format characters, and markup
+    that a tokenizer would take for an image or another special token, also in wide letters, which
+    some tokenizers make narrow.
     """
     cleaned = text.strip()
     if not cleaned:
@@ -110,14 +119,28 @@ def clean_instruction(text: str) -> str:
         raise InstructionError(f'instruction: expected at most {MAX_INSTRUCTION_CHARACTERS} '
                                f'characters, found {len(cleaned)}; shorten it')
     for index, character in enumerate(cleaned):
-        if unicodedata.category(character) in _REFUSED_CATEGORIES:
+        if (unicodedata.category(character) in _REFUSED_CATEGORIES
+                and character not in _JOINERS):
             raise InstructionError(f'instruction: expected no control characters, found '
                                    f'{character!r} at character {index}; write one line of text')
-    markup = _MARKUP.search(cleaned)
+    markup = _MARKUP.search(cleaned) or _MARKUP.search(unicodedata.normalize('NFKC', cleaned))
     if markup:
         raise InstructionError(f'instruction: expected plain words, found the special token '
                                f'{markup.group()!r}; remove it')
     return cleaned
+
+
+def _refuse_labels(template: str, text: str) -> None:
+    """
+    Refuse an instruction that ends its part of the prompt and begins another one.
+
+    Not so a question: one with several answers to choose from has labels of its own.
+    """
+    said = set(_LABEL.findall(text))
+    labels = [label for label in _LABEL.findall(template) if label in said]
+    if labels:
+        raise InstructionError(f'instruction: expected plain words, found {labels[0]!r}, which is '
+                               'a part of the prompt itself; say it otherwise')
 
 
 def _cased(config: PromptConfig, text: str) -> str:

@@ -30,7 +30,7 @@ CONFIG_NAME = 'vla_config.json'
 
 _Seven = Annotated[tuple[FiniteFloat, ...], Field(min_length=7, max_length=7)]
 _TokenId = Annotated[int, Field(ge=0)]
-_Pixels = Annotated[int, Field(ge=1)]
+_Pixels = Annotated[int, Field(ge=1, le=4096)]
 _Words = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)]
 _Sha256 = Annotated[str, Field(pattern=r'^[0-9a-f]{64}$')]
 
@@ -83,9 +83,9 @@ class TokenizerConfig(_Section):
     """
 
     scheme: Literal['text', 'overwritten', 'added', 'levels']
-    horizon: Annotated[int, Field(ge=1)] = 1
+    horizon: Annotated[int, Field(ge=1, le=1024)] = 1
     terminate: bool = False
-    plan_length: Annotated[int, Field(ge=0)] = 0
+    plan_length: Annotated[int, Field(ge=0, le=256)] = 0
     plan_words: Annotated[tuple[_Words, ...], Field(min_length=1)] | None = None
     plan_text: TextPlanConfig | None = None
     vocab_size: Annotated[int, Field(ge=256)] | None = None

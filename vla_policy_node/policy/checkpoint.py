@@ -9,7 +9,9 @@ from pathlib import Path
 import re
 from typing import Any
 
+from vla_policy_node.policy.config_check import check_model_config
 from vla_policy_node.policy.failures import one_line
+from vla_policy_node.policy.folder_check import check_folder
 from vla_policy_node.policy.openvla.derived import derive_vla_config
 from vla_policy_node.policy.openvla.layout import MODEL_TYPE as OPENVLA
 from vla_policy_node.policy.openvla.layout import STATISTICS_NAME
@@ -19,12 +21,12 @@ from vla_policy_node.vla_config import CONFIG_NAME
 from vla_policy_node.vla_config import VlaConfig
 
 HUB_PREFIX = 'hf://'
-# Unpickling runs code of whoever wrote the file, so these are refused even beside safetensors.
-PICKLE_SUFFIXES = ('.bin', '.ckpt', '.pkl', '.pt', '.pth')
 _HUB_ID = r'[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*'
 _WEIGHTS_NAME = 'model.safetensors'
 _INDEX_NAME = 'model.safetensors.index.json'
 _ADAPTER_NAME = 'adapter_config.json'
+# In bytes, on any of the usual file systems.
+_LONGEST_NAME = 255
 _HUB_FILES = ['*.safetensors', '*.json', '*.txt', '*.model', '*.jinja']
 
 
@@ -74,15 +76,15 @@ def read_checkpoint(directory: Path) -> VlaConfig:
             f'checkpoint directory {directory} does not exist; give a directory, '
             f'or {HUB_PREFIX}owner/name for one on the Hugging Face hub'
         )
+    check_folder(directory)
     raw = read_json(directory / 'config.json')
     original = raw.get('model_type') == OPENVLA
     if not original and not (directory / CONFIG_NAME).is_file():
         raise PolicyError(
             f'{directory} has no {CONFIG_NAME}; add one to say what its actions mean'
         )
-    refuse_pickles(directory)
     _refuse_adapter(directory)
-    check_shards(weight_files(directory), _weight_map(directory))
+    check_model_config(raw, check_shards(weight_files(directory), _weight_map(directory)))
     config = _derived(directory, raw) if original else VlaConfig.load(directory)
     config.verify_weights(directory)
     return config
@@ -96,21 +98,11 @@ def read_json(path: Path) -> dict[str, Any]:
         )
     try:
         content = json.loads(path.read_text(encoding='utf-8'))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # Python refuses endless numbers as well.
         raise PolicyError(f'{path} is not valid JSON: {error}') from error
     if not isinstance(content, dict):
         raise PolicyError(f'expected {path} to hold a JSON object, found {type(content).__name__}')
     return content
-
-
-def refuse_pickles(directory: Path) -> None:
-    """Raise PolicyError if the directory holds weights as a pickle."""
-    pickles = [path.name for path in directory.iterdir() if path.suffix in PICKLE_SUFFIXES]
-    if pickles:
-        raise PolicyError(
-            f'{directory} holds pickle files ({", ".join(sorted(pickles))}), which can run code '
-            'when loaded; convert the weights to safetensors and remove these files'
-        )
 
 
 def weight_files(directory: Path) -> list[Path]:
@@ -130,7 +122,7 @@ def _weight_map(directory: Path) -> dict[str, str]:
         return {}
     found = read_json(path).get('weight_map')
     if not isinstance(found, dict) or not all(
-            isinstance(name, str) and Path(name).name == name for name in found.values()):
+            isinstance(name, str) and _is_plain(name) for name in found.values()):
         raise PolicyError(f'expected weight_map of {path} to give the file of every tensor, by '
                           'its plain name; copy or download it again')
     # Beside an index, transformers would take the single file and never look at the shards.
@@ -139,6 +131,10 @@ def _weight_map(directory: Path) -> dict[str, str]:
             f'{directory} holds both {_WEIGHTS_NAME} and shards with {_INDEX_NAME}; remove those '
             'that are not meant')
     return found
+
+
+def _is_plain(name: str) -> bool:
+    return Path(name).name == name and 0 < len(name.encode(errors='replace')) <= _LONGEST_NAME
 
 
 def _refuse_adapter(directory: Path) -> None:

@@ -23,6 +23,8 @@ _TEXTS = ('out of memory', "can't allocate memory", _SYSTEM_TEXT, 'std::bad_allo
           'cublas_status_alloc_failed')
 # Only these write such a text of their own: a ValueError may quote an instruction.
 _WRITERS = {'RuntimeError', 'SafetensorError'}
+# Some list every model that transformers knows.
+_LONGEST_TEXT = 600
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -39,8 +41,9 @@ def tells_out_of_memory(text: str) -> bool:
 
 
 def one_line(error: BaseException) -> str:
-    """Return an error's text on one line."""
-    return ' '.join(str(error).split()) or type(error).__name__
+    """Return an error's text on one line, of at most 600 characters."""
+    text = ' '.join(str(error).split()) or type(error).__name__
+    return text if len(text) <= _LONGEST_TEXT else f'{text[:_LONGEST_TEXT - 3]}...'
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from vla_policy_node.policy.failures import one_line
 from vla_policy_node.policy.types import PolicyError
 
 _CACHED_PROMPTS = 16
@@ -71,9 +72,15 @@ class InputBuilder:
     def _chat_text(self, text: str, n_images: int) -> str:
         """Return the text of a chat with one turn of the user: the images, then the words."""
         content = [{'type': 'image'}] * n_images + [{'type': 'text', 'text': text}]
-        return self._processor.apply_chat_template(
-            [{'role': 'user', 'content': content}], add_generation_prompt=True
-        )
+        try:
+            return self._processor.apply_chat_template(
+                [{'role': 'user', 'content': content}], add_generation_prompt=True
+            )
+        except Exception as error:  # A template is a program and may raise anything.
+            raise PolicyError(
+                f'the chat template of the checkpoint fails: {type(error).__name__}: '
+                f'{one_line(error)}; correct it, or copy it again'
+            ) from error
 
     def _pixels(self, images: Sequence[np.ndarray]) -> dict[str, torch.Tensor]:
         """Run only the image processor."""

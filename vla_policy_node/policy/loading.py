@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub.errors import StrictDataclassError
 import torch
 from transformers import AutoConfig
 from transformers import AutoProcessor
@@ -45,6 +46,10 @@ DTYPES = {
     'float32': torch.float32,
     'float16': torch.float16,
 }
+
+# What transformers raises over files that make no sense.
+_UNREADABLE = (OSError, ValueError, TypeError, ImportError, KeyError, AttributeError,
+               ArithmeticError, RecursionError, StrictDataclassError)
 
 register_openvla()
 
@@ -134,7 +139,7 @@ def load_processor(directory: Path) -> Any:
         return OpenVLAProcessor.from_folder(directory)
     try:
         processor = AutoProcessor.from_pretrained(directory, **DATA_ONLY)
-    except (OSError, ValueError, TypeError, ImportError, KeyError, AttributeError) as error:
+    except _UNREADABLE as error:
         raise PolicyError(
             f"{directory} has no usable processor ({one_line(error)}); save the model's "
             'processor there, one that works without torchvision'
@@ -200,7 +205,7 @@ def read_model_config(directory: Path) -> PretrainedConfig:
                   else AutoConfig.from_pretrained(directory, **DATA_ONLY))
     except PolicyError:
         raise
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except _UNREADABLE as error:
         reason = one_line(error)
         if 'auto_map' in raw and kind != OPENVLA:
             reason = 'it brings its own Python code (auto_map), which is never run'

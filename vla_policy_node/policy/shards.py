@@ -15,15 +15,18 @@ from safetensors import SafetensorError
 from vla_policy_node.policy.types import PolicyError
 
 _LENGTH_BYTES = 8
+# What safetensors itself keeps to.
+_MOST_HEADER_BYTES = 100_000_000
 _GIT_LFS = b'version https://git-lfs'
 
 
-def check_shards(paths: Sequence[Path], weight_map: Mapping[str, str]) -> None:
+def check_shards(paths: Sequence[Path], weight_map: Mapping[str, str]) -> int:
     """
-    Raise PolicyError naming the first file that is damaged or of another checkpoint.
+    Return the number of tensors in all files.
 
     :param paths: all safetensors files of the checkpoint.
     :param weight_map: tensor -> name of its file, as the index says; empty without one.
+    :raises PolicyError: names the first file that is damaged or of another checkpoint.
     """
     place_of: dict[str, str] = {}
     for path in paths:
@@ -35,6 +38,7 @@ def check_shards(paths: Sequence[Path], weight_map: Mapping[str, str]) -> None:
             place_of[name] = path.name
     if weight_map:
         _compare(paths[0].parent, place_of, weight_map)
+    return len(place_of)
 
 
 def _compare(directory: Path, found: Mapping[str, str], wanted: Mapping[str, str]) -> None:
@@ -76,12 +80,14 @@ def _damage(path: Path) -> str:
         length = int.from_bytes(start[:_LENGTH_BYTES], 'little')
         if len(start) < _LENGTH_BYTES or _LENGTH_BYTES + length > size:
             return f'cut off in its header after {size} bytes'
+        if length > _MOST_HEADER_BYTES:
+            return f'a header of {length} bytes, at most {_MOST_HEADER_BYTES} are read'
         stream.seek(_LENGTH_BYTES)
         try:
             entries = json.loads(stream.read(length))
             ends = [entry['data_offsets'][1] for name, entry in entries.items()
                     if name != '__metadata__']
-        except (ValueError, TypeError, KeyError, IndexError, AttributeError):
+            wanted = _LENGTH_BYTES + length + max(ends, default=0)
+        except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
             return ''
-    wanted = _LENGTH_BYTES + length + max(ends, default=0)
     return f'expected {wanted} bytes, found {size}' if wanted != size else ''

@@ -49,8 +49,9 @@ def load_weights(
                 **settings,
                 **DATA_ONLY,
             )
-        except (OSError, ValueError, RuntimeError, KeyError, MemoryError,
-                SafetensorError) as error:
+            _leave_file(model)
+        except (OSError, ValueError, RuntimeError, KeyError, MemoryError, ArithmeticError,
+                TypeError, SafetensorError) as error:
             if is_out_of_memory(error) or tells_out_of_memory(report.text):
                 raise out_of_memory(
                     error, f'loading {directory}', OUT_OF_MEMORY_ADVICE) from None
@@ -61,6 +62,17 @@ def load_weights(
     _check_shapes(directory, found['mismatched_keys'])
     _check_unused(directory, model, found['unexpected_keys'])
     return model.eval()
+
+
+def _leave_file(model: nn.Module) -> None:
+    """
+    Copy what still lies in the mapped file.
+
+    Whoever writes into the file in place would change the running policy otherwise.
+    """
+    for tensor in (*model.parameters(), *model.buffers()):
+        if tensor.device.type == 'cpu':
+            tensor.data = tensor.data.clone()
 
 
 def _check_complete(directory: Path, missing: Iterable[str]) -> None:

@@ -95,7 +95,8 @@ def _tokenizer(directory: Path) -> Any:
     kind = PreTrainedTokenizerFast if fast else LlamaTokenizer
     try:
         tokenizer = kind.from_pretrained(directory, local_files_only=True)
-    except (OSError, ValueError, TypeError, ImportError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, ImportError, KeyError, AttributeError,
+            RecursionError) as error:
         raise PolicyError(f'{directory} has no usable tokenizer ({one_line(error)}); expected '
                           'tokenizer.json as saved with the model') from error
     if len(tokenizer) <= SPACE_ID:

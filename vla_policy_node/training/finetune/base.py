@@ -19,9 +19,9 @@ from vla_policy_node.action_tokenizer import ActionTokenizer
 from vla_policy_node.policy import loading
 from vla_policy_node.policy.checkpoint import read_checkpoint
 from vla_policy_node.policy.checkpoint import read_json
-from vla_policy_node.policy.checkpoint import refuse_pickles
 from vla_policy_node.policy.checkpoint import resolve_checkpoint
 from vla_policy_node.policy.checkpoint import weight_files
+from vla_policy_node.policy.folder_check import check_folder
 from vla_policy_node.policy.openvla.layout import MODEL_TYPE as OPENVLA
 from vla_policy_node.policy.quantization import bitsandbytes_config
 from vla_policy_node.policy.quantization import check_quantized
@@ -70,8 +70,8 @@ class Language:
 def open_folder(base: str) -> Path:
     """Return the local folder of a base; ValueError where it is none that can be tuned."""
     folder = resolve_checkpoint(base)
+    check_folder(folder)
     read_json(folder / 'config.json')
-    refuse_pickles(folder)
     weight_files(folder)
     return folder
 
