@@ -1,0 +1,1 @@
+"""Fault injection: what is thrown at this software, and whether it holds. Not installed."""
