@@ -225,6 +225,16 @@ def test_deactivating_ends_the_instruction_and_cleanup_frees_the_model(make_benc
     assert bench.published_after(ended_ns) == []
 
 
+@pytest.mark.parametrize('transition', [
+    Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_CLEANUP, 200])
+def test_a_transition_that_does_not_fit_is_refused_and_the_node_goes_on(make_bench, transition):
+    bench = make_bench().start()
+    assert not bench.change(transition)
+    bench.film()
+    bench.send()
+    wait_until(lambda: bench.chunks)
+
+
 def test_it_can_be_configured_again_after_a_cleanup(make_bench):
     bench = make_bench().start()
     assert bench.change(Transition.TRANSITION_DEACTIVATE)

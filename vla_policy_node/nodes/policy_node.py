@@ -36,6 +36,7 @@ from vla_policy_node.nodes.inference_worker import Failure
 from vla_policy_node.nodes.inference_worker import InferenceWorker
 from vla_policy_node.nodes.inference_worker import Step
 from vla_policy_node.nodes.inference_worker import WorkerSettings
+from vla_policy_node.nodes.lifecycle import refuse_misfit_transitions
 from vla_policy_node.nodes.mailbox import Frame
 from vla_policy_node.nodes.policy_parameters import PARAMETERS
 from vla_policy_node.nodes.policy_report import describe_model
@@ -83,6 +84,7 @@ class PolicyNode(LifecycleNode):
         :raises ParameterError: a parameter is unknown or out of range.
         """
         super().__init__('policy_node', **node_options)
+        refuse_misfit_transitions(self)
         self.values = parameters.declare(self, PARAMETERS)
         self._make_policy = make_policy
         self._worker: InferenceWorker | None = None
