@@ -26,7 +26,7 @@ from faults.playing import Settings
 SILENCE_S = 300.0
 _NOTICE_S = 0.2
 # For the process to end by itself, after its end and after trouble.
-_GRACE_S, _SHORT_GRACE_S = 10.0, 0.5
+_GRACE_S, _SHORT_GRACE_S = 30.0, 0.5
 # For an interrupted part to end what it has started.
 _UNWINDING_S = 20.0
 

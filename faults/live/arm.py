@@ -68,15 +68,27 @@ class Arm:
         return self._watch.is_moving and len(latest) == 3 and not any(
             command.is_zero for command in latest)
 
-    def first_zero(self, when: Callable[[Seen], bool]) -> Seen | None:
-        """Return the first zero command for which `when` is true; None if none comes."""
+    def final_zero(self, when: Callable[[Seen], bool]) -> Seen | None:
+        """
+        Return the zero command after which only zeros and silence came.
+
+        :param when: true for the commands that a zero is waited for among.
+        :return: None if no zero came; the silence has begun when this returns.
+        """
         try:
-            return self._watch.until(
-                lambda: next((command for command in list(self._watch.commands)
-                              if command.is_zero and when(command)), None),
+            self._watch.until(
+                lambda: any(command.is_zero and when(command)
+                            for command in list(self._watch.commands)),
                 'a zero command', NEVER_S)
         except WaitedInVainError:
             return None
+        self.wait_for_silence()
+        zero = None
+        for command in reversed(self._watch.commands):
+            if not command.is_zero:
+                break
+            zero = command
+        return zero
 
     def wait_for_silence(self) -> None:
         """Wait until no command comes any more."""

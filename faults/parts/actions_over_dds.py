@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 from rclpy.node import Node
-from vla_msgs.msg import ControllerStatus
 from vla_msgs.msg import EndEffectorDeltaChunk
 
 from faults.live.arm import Arm
@@ -48,6 +47,8 @@ _APART_S = 0.005
 _BAD_RATE_HZ = 50.0
 # For a chunk to come and its status to come back, but for a machine that is very busy.
 _ANSWER_S = 0.2
+# An observation that is old by its order must not be so by its age.
+_FRESH_NS = 200_000_000
 # From the last good chunk to the zero command: its time, the overrun and the ramp [s].
 _STOP_S = PERIOD_S + LIMITS.overrun_s + _DELTA_M / PERIOD_S / LIMITS.max_linear_mps2 + 0.02
 
@@ -146,14 +147,13 @@ class Sender:
             kind = list(KINDS)[rng.integers(len(KINDS))]
             self._publisher.publish(self._spoiled(kind, rng))
             time.sleep(1.0 / _BAD_RATE_HZ)
-        zero = self._arm.first_zero(lambda command: command.stamp_s > last_s)
+        zero = self._arm.final_zero(lambda command: command.stamp_s > last_s)
         if zero is None:
             tally.miss('no zero command', 'bad chunks only')
             return
-        took_s, trouble = zero.stamp_s - last_s, self._arm.motion_after(zero)
+        took_s, trouble = zero.stamp_s - last_s, self._motion_fault()
         if took_s > _STOP_S + waits.longest_s():
             trouble = f'zero after {1e3 * took_s:.0f} ms, expected within {1e3 * _STOP_S:.0f} ms'
-        trouble = trouble or self._motion_fault()
         if trouble:
             tally.miss(trouble, 'bad chunks only', zero_ms=1e3 * took_s)
         else:
@@ -180,21 +180,17 @@ class Sender:
 
     def _keep_moving(self) -> None:
         """Send good chunks until one is accepted; the counts are known when this returns."""
-        watch, sent = self._watch, 0
-        before, deadline_s = watch.controller.chunks_accepted, time.monotonic() + PATIENCE_S
-        while watch.controller.chunks_accepted == before:
+        deadline_s = time.monotonic() + PATIENCE_S
+        while True:
+            self._send_good()
+            answered_s = time.monotonic() + _ANSWER_S
+            while time.monotonic() < answered_s:
+                if self._watch.controller.sequence == self._good.sequence:
+                    return
+                time.sleep(0.001)
             if time.monotonic() > deadline_s:
                 raise WaitedInVainError(
-                    f'no chunk was accepted: {watch.controller.last_rejection}')
-            self._send_good()
-            sent += 1
-            answered_s = time.monotonic() + _ANSWER_S
-            while time.monotonic() < answered_s and watch.controller.chunks_accepted == before:
-                time.sleep(0.001)
-        if sent > 1:
-            # The others may be on their way still.
-            time.sleep(_ANSWER_S)
-            self._keep_moving()
+                    f'no chunk was accepted: {self._watch.controller.last_rejection}')
 
     def _send_good(self) -> None:
         """Publish a chunk that moves the tool towards the middle."""
@@ -220,22 +216,20 @@ class Sender:
         """
         watch = self._watch
         while True:
+            if self._now_ns() - time_ns(self._good.observation_stamp) > _FRESH_NS:
+                self._keep_moving()
             before = watch.controller
             self._publisher.publish(self._spoiled(kind, rng))
             time.sleep(_APART_S)
             self._send_good()
-            after = self._accepted_after(before)
+            watch.until(lambda: watch.controller.sequence == self._good.sequence,
+                        'an accepted chunk after a bad one')
+            after = watch.controller
             rejected = after.chunks_rejected - before.chunks_rejected
             if after.chunks_accepted - before.chunks_accepted > 1:
                 return 'the bad chunk was accepted', rejected
             if rejected:
                 return self._named_fault(KINDS[kind][0]), rejected
-
-    def _accepted_after(self, before: ControllerStatus) -> ControllerStatus:
-        watch = self._watch
-        watch.until(lambda: watch.controller.chunks_accepted > before.chunks_accepted,
-                    'an accepted chunk after a bad one')
-        return watch.controller
 
     def _named_fault(self, reason: str) -> str | None:
         found = self._watch.controller.last_rejection

@@ -68,7 +68,7 @@ class Victim:
         pid = self._rig.children.pid('controller_node')
         waits = Waits(pid)
         fault_s = getattr(self, f'_begin_{kind}')()
-        zero = self._arm.first_zero(lambda command: command.stamp_s > fault_s)
+        zero = self._arm.final_zero(lambda command: command.stamp_s > fault_s)
         if zero is None:
             tally.miss(f'no zero command within {NEVER_S:g} s', kind)
             getattr(self, f'_resume_{kind}')()
@@ -109,8 +109,7 @@ class Victim:
         if took_s > DEADLINE_S + waited_s:
             late = (f'zero after {1e3 * took_s:.1f} ms, expected within {1e3 * DEADLINE_S:.0f} ms'
                     f' and {1e3 * waited_s:.1f} ms of waiting for a processor')
-        self._arm.wait_for_silence()
-        resting = self._arm.motion_after(zero) or self._arm.drift()
+        resting = self._arm.drift()
         resumed_s = getattr(self, f'_resume_{kind}')()
         if kind == 'killed':
             early = self._motion_unless_enabled(zero)

@@ -65,8 +65,9 @@ _POLICY_PARAMETERS = {
     'device': 'cuda', 'quantization': 'none'}
 # What is done to the files of a checkpoint that is in use.
 _DAMAGES = ('deleted', 'replaced', 'overwritten', 'truncated')
-# How long the policy is looked at afterwards, and how long loading it may take [s].
-_LOOKED_AT_S, _LOADING_S = 3.0, 250.0
+# So many actions are looked at afterwards: the first ones may be of before.
+_CHUNKS_AFTER = 5
+_LOADING_S = 250.0
 # How long the shipped policy takes is not what is looked at here.
 _PATIENT = {'command_timeout_s': 2.0, 'overrun_s': 0.5}
 _BAG = """
@@ -180,14 +181,12 @@ class Resources:
 
     def _stopped(self, began_s: float, waits: Waits) -> tuple[str | None, float]:
         """Return what is wrong with the stop, and how long after the last action it came [ms]."""
-        zero = self._arm.first_zero(lambda command: command.stamp_s > began_s)
+        zero = self._arm.final_zero(lambda command: command.stamp_s > began_s)
         if zero is None:
             return 'no zero command', 1e3 * DEADLINE_S * 10.0
-        self._arm.wait_for_silence()
         sent = [time_s(chunk.header.stamp) for chunk in list(self._watch.chunks)]
         took_s = zero.stamp_s - max([began_s, *(s for s in sent if s < zero.stamp_s)])
-        trouble = self._arm.motion_after(zero) or self._arm.drift() or next(
-            iter(motion_faults(self._watch)), None)
+        trouble = self._arm.drift() or next(iter(motion_faults(self._watch)), None)
         if took_s > DEADLINE_S + waits.longest_s():
             trouble = (f'zero {1e3 * took_s:.1f} ms after the last action, expected within '
                        f'{1e3 * DEADLINE_S:.0f} ms')
@@ -227,12 +226,8 @@ class Resources:
         self._arm.set_moving(rng.uniform(0.0, 0.1))
         began_s = time.time()
         self._set('/controller_node', 'use_sim_time', True)
-        zero = self._arm.first_zero(lambda command: command.received_s > began_s)
-        if zero is None:
-            trouble = 'no zero command'
-        else:
-            self._arm.wait_for_silence()
-            trouble = self._arm.motion_after(zero) or self._arm.drift()
+        zero = self._arm.final_zero(lambda command: command.received_s > began_s)
+        trouble = 'no zero command' if zero is None else self._arm.drift()
         self._set('/controller_node', 'use_sim_time', False)
         watch.until(lambda: watch.is_moving, 'motion once the clock is back')
         trouble = trouble or next(iter(motion_faults(watch, by_receipt=True)), None)
@@ -307,20 +302,20 @@ class Resources:
         return watch.chunks[-1]
 
     def _changed_tokens(self, tokens: list[int]) -> str | None:
-        """Return which other tokens came, None where some of before came, or a reason for none."""
-        watch = self._watch
-        watch.forget()
-        known, end_s = len(watch.chunks), time.monotonic() + _LOOKED_AT_S
-        while time.monotonic() < end_s and not self._rig.children.has_ended('policy_node'):
-            time.sleep(0.1)
+        """Return which other tokens came; None for those of before, or a reason for none."""
+        watch, known = self._watch, len(self._watch.chunks)
+        told = (watch.policy.DECODE_FAILED, watch.policy.FAULT, watch.policy.IDLE)
+        deadline_s = time.monotonic() + PATIENCE_S
+        while (len(watch.chunks) < known + _CHUNKS_AFTER and watch.policy.state not in told
+               and not self._rig.children.has_ended('policy_node')):
+            if time.monotonic() > deadline_s:
+                return f'neither an action nor a reason, found {watch.policy.state_text}'
+            time.sleep(0.02)
         for chunk in watch.chunks[known:]:
             if list(chunk.token_ids) != tokens:
                 return f'expected tokens {tokens}, found {list(chunk.token_ids)}'
-        if self._rig.children.has_ended('policy_node'):
-            return 'the policy process died of it'
-        if len(watch.chunks) > known or watch.policy.state != watch.policy.RUNNING:
-            return None
-        return f'neither an action nor a reason, found {watch.policy.state_text}'
+        ended = self._rig.children.has_ended('policy_node')
+        return 'the policy process died of it' if ended else None
 
     def _restore(self, folder: Path) -> None:
         watch = self._watch
