@@ -83,6 +83,18 @@ def test_rule_1_an_action_out_of_order_is_rejected():
     assert bench.send(sequence=8) is None
 
 
+def test_rule_1_a_publisher_whose_name_is_not_known_for_a_while_is_still_the_same():
+    bench = Bench()
+    bench.tick()
+    assert bench.send(publisher='01f7', publisher_name='/policy') is None
+    bench.tick()
+    assert bench.send(publisher='01f7', publisher_name='_UNKNOWN_') is None
+    bench.tick()
+    rejection = bench.send(publisher='02aa', publisher_name='/policy')
+    assert reason_of(rejection) is Reason.SECOND_PUBLISHER
+    assert "expected publisher '_UNKNOWN_ 01f7', found '/policy 02aa'" in str(rejection)
+
+
 def test_rule_1_an_action_from_a_second_publisher_is_rejected_until_enabled_again():
     bench = Bench()
     bench.tick()

@@ -27,6 +27,7 @@ class ChunkGate:
     def rearm(self) -> None:
         """Forget publisher and order: the next good chunk may come from a new publisher."""
         self._publisher: str | None = None
+        self._called = ''
         self._sequence: int | None = None
         self._observation_s = -math.inf
 
@@ -42,6 +43,7 @@ class ChunkGate:
     def commit(self, chunk: Chunk) -> None:
         """Remember a chunk as the newest accepted one."""
         self._publisher = chunk.publisher
+        self._called = _call(chunk)
         self._sequence = chunk.sequence
         self._observation_s = chunk.observation_stamp_s
 
@@ -59,12 +61,12 @@ class ChunkGate:
             return Rejection(
                 reason=Reason.SECOND_PUBLISHER,
                 message=f'expected one publisher of actions, found {chunk.publisher_count} '
-                        f'({chunk.publisher[:256]}): stop all but one, or wait some seconds '
+                        f'({_call(chunk)[:256]}): stop all but one, or wait some seconds '
                         'where one was killed')
         if self._publisher is not None and chunk.publisher != self._publisher:
             return Rejection(
                 reason=Reason.SECOND_PUBLISHER,
-                message=f'expected publisher {self._publisher!r}, found {chunk.publisher!r}: '
+                message=f'expected publisher {self._called!r}, found {_call(chunk)!r}: '
                         'enable the controller again to follow the new one')
         frame = self._parameters.action_frame or self._parameters.base_frame
         if chunk.frame != frame:
@@ -166,3 +168,8 @@ def _check_magnitude(deltas: np.ndarray) -> Rejection | None:
             message=f'expected a gripper opening of {low:g} to {high:g}, '
                     f'found {gripper.min():.4g} to {gripper.max():.4g}')
     return None
+
+
+def _call(chunk: Chunk) -> str:
+    """Return name and identity of a publisher for people; names alone are not stable in DDS."""
+    return f'{chunk.publisher_name} {chunk.publisher}'.strip()

@@ -71,8 +71,9 @@ class Chunk:
     period_s: time one delta takes [s].
     deltas: (K, 7) float64: translation [m], rotation vector [rad], gripper 0 closed .. 1 open.
     terminate: (K,) bool, True where the policy considers the task done.
-    publisher: identity of the publisher; publisher_count: how many there are. Where there are
-        several, publisher names them all.
+    publisher: identity of the publisher, which never changes; publisher_name: what it is called
+        at the moment, for messages. publisher_count: how many there are; where there are several,
+        both list them all.
     received_mono_s: monotonic time of receipt [s]; None means the moment of `accept`.
     """
 
@@ -83,6 +84,7 @@ class Chunk:
     deltas: np.ndarray
     terminate: tuple[bool, ...]
     publisher: str = ''
+    publisher_name: str = ''
     publisher_count: int = 1
     received_mono_s: float | None = None
 

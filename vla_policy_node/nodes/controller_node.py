@@ -111,7 +111,8 @@ class ControllerNode(Node):
         sources = publishers(self, self._chunks.topic_name)
         chunk = control_chunk(
             message, received_mono_s=time.monotonic(), publisher_count=len(sources),
-            publisher=', '.join(f'{name} {identity}' for name, identity in sources))
+            publisher=', '.join(identity for _, identity in sources),
+            publisher_name=', '.join(name for name, _ in sources))
         rejection = self.controller.accept(chunk, self._now_s(), time.monotonic())
         if rejection is not None:
             self.get_logger().warning(f'action rejected: {rejection}', throttle_duration_sec=2.0)

@@ -63,7 +63,7 @@ def quaternion_wxyz(message: Quaternion) -> tuple[float, float, float, float]:
 
 
 def control_chunk(
-    message: EndEffectorDeltaChunk, *, publisher: str, publisher_count: int,
+    message: EndEffectorDeltaChunk, *, publisher: str, publisher_name: str, publisher_count: int,
     received_mono_s: float,
 ) -> Chunk:
     """Return a chunk message as the controller takes it; nothing is checked here."""
@@ -77,4 +77,5 @@ def control_chunk(
         observation_stamp_s=time_s(message.observation_stamp), period_s=period_s,
         deltas=np.array(rows, np.float64).reshape(-1, 7),
         terminate=tuple(delta.terminate for delta in message.deltas),
-        publisher=publisher, publisher_count=publisher_count, received_mono_s=received_mono_s)
+        publisher=publisher, publisher_name=publisher_name, publisher_count=publisher_count,
+        received_mono_s=received_mono_s)
