@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 import json
+import os
 from pathlib import Path
 
 import av
@@ -240,6 +241,15 @@ def test_without_an_h264_encoder_videos_are_av1(tmp_path, monkeypatch):
     info = json.loads((root / 'meta/info.json').read_text())
     assert info['features'][CAMERA]['info']['video.codec'] == 'av1'
     assert psnr(open_source(root)[7].images['primary'], picture(7)) > 36.0
+
+
+def test_encoding_leaves_no_thread_at_a_real_time_priority(tmp_path):
+    file = mp4.Mp4File(tmp_path / 'a.mp4', mp4.ENCODERS[1], fps=5, size=(48, 64))
+    file.add(picture(0))
+    threads = [int(name) for name in os.listdir('/proc/self/task')]
+    assert len(threads) > 1
+    assert {os.sched_getscheduler(thread) for thread in threads} == {os.SCHED_OTHER}
+    file.close()
 
 
 def test_without_any_encoder_the_remedy_is_named(tmp_path, monkeypatch):

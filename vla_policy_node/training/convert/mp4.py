@@ -4,9 +4,13 @@ Writes pictures as an MP4 video that single frames can be read from cheaply and 
 Every second frame is a keyframe, as in LeRobot's own videos, and no frame refers to a later one.
 """
 
+from collections.abc import Iterator
 from collections.abc import Mapping
+from contextlib import contextmanager
+from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
+import os
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +100,11 @@ class Mp4File:
         frame.pts = self.rows
         frame.time_base = self._stream.codec_context.time_base
         self.rows += 1
-        self._write(frame)
+        if self.rows > 1:
+            self._write(frame)
+            return
+        with _scheduling_kept():
+            self._write(frame)
 
     def close(self) -> None:
         """Write the frames still in the encoder, and the index."""
@@ -108,3 +116,21 @@ class Mp4File:
             self._encoded += 1
             self._encoded_bytes += packet.size
             self._container.mux(packet)
+
+
+@contextmanager
+def _scheduling_kept() -> Iterator[None]:
+    """
+    Give every thread the scheduling that the caller had before.
+
+    Run as root, SVT-AV1 puts the thread that opens it and its own at the highest real-time
+    priority, where they keep everything else on the machine from running.
+    """
+    policy, parameters = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        for thread in Path('/proc/self/task').iterdir():
+            # One that ended since it was listed needs nothing.
+            with suppress(ProcessLookupError):
+                os.sched_setscheduler(int(thread.name), policy, parameters)
