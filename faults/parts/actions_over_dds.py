@@ -47,8 +47,6 @@ _APART_S = 0.005
 _BAD_RATE_HZ = 50.0
 # For a chunk to come and its status to come back, but for a machine that is very busy.
 _ANSWER_S = 0.2
-# An observation that is old by its order must not be so by its age.
-_FRESH_NS = 200_000_000
 # From the last good chunk to the zero command: its time, the overrun and the ramp [s].
 _STOP_S = PERIOD_S + LIMITS.overrun_s + _DELTA_M / PERIOD_S / LIMITS.max_linear_mps2 + 0.02
 
@@ -216,8 +214,6 @@ class Sender:
         """
         watch = self._watch
         while True:
-            if self._now_ns() - time_ns(self._good.observation_stamp) > _FRESH_NS:
-                self._keep_moving()
             before = watch.controller
             self._publisher.publish(self._spoiled(kind, rng))
             time.sleep(_APART_S)
