@@ -27,6 +27,16 @@ TYPES = {
 SECOND = 1_000_000_000
 START = 1_700_000_000 * SECOND
 
+FORMATS = {
+    'mcap': (StoragePlugin.MCAP, CompressionMode.NONE),
+    'mcap, chunks in zstd': (StoragePlugin.MCAP, CompressionMode.STORAGE),
+    'mcap, messages in zstd': (StoragePlugin.MCAP, CompressionMode.MESSAGE),
+    'mcap, file in zstd': (StoragePlugin.MCAP, CompressionMode.FILE),
+    'sqlite': (StoragePlugin.SQLITE3, CompressionMode.NONE),
+    'sqlite, messages in zstd': (StoragePlugin.SQLITE3, CompressionMode.MESSAGE),
+    'sqlite, file in zstd': (StoragePlugin.SQLITE3, CompressionMode.FILE),
+}
+
 Message = tuple[str, int, Any]
 
 
@@ -46,7 +56,7 @@ def image(
     if topic == WRIST:
         fields = {'format': 'png', 'data': cv2.imencode('.png', pixels)[1].reshape(-1)}
     stamp_s = received_s if stamp_s is None else stamp_s
-    return _message(topic, received_s, header=_header(stamp_s, 'camera'), **fields)
+    return _message(topic, received_s, header=header(stamp_s, 'camera'), **fields)
 
 
 def chunk(
@@ -61,8 +71,8 @@ def chunk(
         terminate=terminate, confidence=np.ones(7, np.float32)) for action in actions]
     observed_s = received_s if observed_s is None else observed_s
     return _message(
-        CHUNKS, received_s, header=_header(received_s, 'base'),
-        observation_stamp=_header(observed_s, '').stamp, sequence=sequence,
+        CHUNKS, received_s, header=header(received_s, 'base'),
+        observation_stamp=header(observed_s, '').stamp, sequence=sequence,
         period=types['builtin_interfaces/msg/Duration'](0, round(period_s * SECOND)),
         deltas=deltas, token_ids=np.zeros(0, np.int64), plan=plan)
 
@@ -76,34 +86,42 @@ def status(received_s: float, text: str) -> Message:
     """Return the policy's status with an instruction."""
     fields = {name: 0 for name, _ in store().fielddefs[TYPES[STATUS]][1]}
     return _message(STATUS, received_s, **{
-        **fields, 'header': _header(received_s, ''), 'state_text': '', 'instruction': text})
+        **fields, 'header': header(received_s, ''), 'state_text': '', 'instruction': text})
 
 
 def write(
     path: Path, messages: Iterable[Message], *, plugin: StoragePlugin = StoragePlugin.MCAP,
-    compression: CompressionMode = CompressionMode.NONE,
+    compression: CompressionMode = CompressionMode.NONE, custom: dict[str, str] | None = None,
 ) -> Path:
-    """Write a bag as `ros2 bag record` would, with the topics that occur."""
+    """
+    Write a bag of messages of any type as `ros2 bag record` would, with the topics that occur.
+
+    custom: as of `ros2 bag record --custom-data`.
+    """
     messages = sorted(messages, key=lambda item: item[1])
     writer = Writer(path, version=9, storage_plugin=plugin)
     if compression != CompressionMode.NONE:
         writer.set_compression(compression, CompressionFormat.ZSTD)
+    for key, value in (custom or {}).items():
+        writer.set_custom_data(key, value)
     with writer:
-        connections = {topic: writer.add_connection(topic, TYPES[topic], typestore=store())
-                       for topic in dict.fromkeys(topic for topic, _, _ in messages)}
+        connections: dict[str, Any] = {}
         for topic, received_ns, message in messages:
-            data = store().serialize_cdr(message, TYPES[topic])
+            kind = message.__msgtype__
+            if topic not in connections:
+                connections[topic] = writer.add_connection(topic, kind, typestore=store())
+            data = store().serialize_cdr(message, kind)
             writer.write(connections[topic], received_ns, bytes(data))
     return path
+
+
+def header(stamp_s: float, frame: str) -> Any:
+    """Return a header; the stamp counts from START."""
+    types = store().types
+    stamp = types['builtin_interfaces/msg/Time'](*divmod(START + round(stamp_s * SECOND), SECOND))
+    return types['std_msgs/msg/Header'](stamp=stamp, frame_id=frame)
 
 
 def _message(topic: str, received_s: float, **fields: Any) -> Message:
     received_ns = START + round(received_s * SECOND)
     return topic, received_ns, store().types[TYPES[topic]](**fields)
-
-
-def _header(stamp_s: float, frame: str) -> Any:
-    types = store().types
-    seconds, nanoseconds = divmod(START + round(stamp_s * SECOND), SECOND)
-    stamp = types['builtin_interfaces/msg/Time'](sec=seconds, nanosec=nanoseconds)
-    return types['std_msgs/msg/Header'](stamp=stamp, frame_id=frame)

@@ -1,25 +1,20 @@
-"""Messages of robots of other makers, beside those of bag_folders, and bags of any of them."""
+"""Messages of robots of other makers, beside those of bag_folders."""
 
-from collections.abc import Iterable
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
+from bag_folders import header
+from bag_folders import Message
 from bag_folders import SECOND
 from bag_folders import START
 from bag_folders import store
 import numpy as np
-from rosbags.rosbag2 import CompressionFormat
-from rosbags.rosbag2 import CompressionMode
-from rosbags.rosbag2 import StoragePlugin
-from rosbags.rosbag2 import Writer
 
 TWISTS = '/servo/delta_twist_cmds'
 POSES = '/tool_pose'
 JOINTS = '/joint_states'
 NUMBERS = '/gripper/command'
 
-Message = tuple[str, int, Any]
 
 
 def twist(
@@ -56,35 +51,6 @@ def joints(at_s: float, **positions: float) -> Message:
 def number(at_s: float, value: float) -> Message:
     """Return a std_msgs/Float64."""
     return _message(NUMBERS, 'std_msgs/msg/Float64', at_s, data=float(value))
-
-
-def header(stamp_s: float, frame: str) -> Any:
-    """Return a header; the stamp counts from START."""
-    types = store().types
-    stamp = types['builtin_interfaces/msg/Time'](*divmod(START + round(stamp_s * SECOND), SECOND))
-    return types['std_msgs/msg/Header'](stamp=stamp, frame_id=frame)
-
-
-def write(
-    path: Path, messages: Iterable[Message], *, plugin: StoragePlugin = StoragePlugin.MCAP,
-    compression: CompressionMode = CompressionMode.NONE, custom: dict[str, str] | None = None,
-) -> Path:
-    """Write a bag of messages of any type; custom: as of `ros2 bag record --custom-data`."""
-    messages = sorted(messages, key=lambda item: item[1])
-    writer = Writer(path, version=9, storage_plugin=plugin)
-    if compression != CompressionMode.NONE:
-        writer.set_compression(compression, CompressionFormat.ZSTD)
-    for key, value in (custom or {}).items():
-        writer.set_custom_data(key, value)
-    with writer:
-        connections: dict[str, Any] = {}
-        for topic, received_ns, message in messages:
-            kind = message.__msgtype__
-            if topic not in connections:
-                connections[topic] = writer.add_connection(topic, kind, typestore=store())
-            data = store().serialize_cdr(message, kind)
-            writer.write(connections[topic], received_ns, bytes(data))
-    return path
 
 
 def _message(topic: str, kind: str, at_s: float, **fields: Any) -> Message:

@@ -78,7 +78,7 @@ def test_a_bag_comes_back_as_a_source_of_training(tmp_path, plugin):
 def test_velocities_and_a_fast_camera_become_steps_of_the_rate_asked_for(tmp_path):
     messages = [bags.image(0.05 * number, number) for number in range(61)]
     messages += [recorded_bags.twist(0.1 * number, linear=(0.1, 0, 0)) for number in range(40)]
-    bag = recorded_bags.write(tmp_path / 'bag', messages)
+    bag = bags.write(tmp_path / 'bag', messages)
     config = config_file(tmp_path / 'replay.yaml', {
         'cameras': {'primary': bags.CAMERA}, 'gripper': {'kind': 'none'},
         'actions': {'kind': 'twist', 'topic': recorded_bags.TWISTS}})

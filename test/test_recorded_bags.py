@@ -11,24 +11,12 @@ from bag_folders import WRIST
 import numpy as np
 import pytest
 import recorded_bags as robot
-from rosbags.rosbag2 import CompressionMode
-from rosbags.rosbag2 import StoragePlugin
 
 from vla_policy_node.recorded import read_bags
 from vla_policy_node.recorded import RecordedBags
 from vla_policy_node.recorded import RecordedConfig
 from vla_policy_node.recorded.bags import check_topics
 from vla_policy_node.recordings import RecordingError
-
-FORMATS = {
-    'mcap': (StoragePlugin.MCAP, CompressionMode.NONE),
-    'mcap, chunks in zstd': (StoragePlugin.MCAP, CompressionMode.STORAGE),
-    'mcap, messages in zstd': (StoragePlugin.MCAP, CompressionMode.MESSAGE),
-    'mcap, file in zstd': (StoragePlugin.MCAP, CompressionMode.FILE),
-    'sqlite': (StoragePlugin.SQLITE3, CompressionMode.NONE),
-    'sqlite, messages in zstd': (StoragePlugin.SQLITE3, CompressionMode.MESSAGE),
-    'sqlite, file in zstd': (StoragePlugin.SQLITE3, CompressionMode.FILE),
-}
 
 
 def config(**changes) -> RecordedConfig:
@@ -59,10 +47,10 @@ def shades(found: RecordedBags, camera: str = 'primary') -> list[int]:
     return [int(frame.images[camera][0, 0, 0]) for frame in found.frames()]
 
 
-@pytest.mark.parametrize('kind', FORMATS)
+@pytest.mark.parametrize('kind', bags.FORMATS)
 @pytest.mark.parametrize('single', [False, True])
 def test_a_bag_is_read_whatever_it_is_stored_in(tmp_path: Path, kind: str, single: bool) -> None:
-    plugin, compression = FORMATS[kind]
+    plugin, compression = bags.FORMATS[kind]
     path = bags.write(tmp_path / 'bag', acted(3), plugin=plugin, compression=compression)
     if single:
         (path / 'metadata.yaml').unlink()
@@ -133,7 +121,7 @@ def test_status_says_the_words_of_the_frames_before_it(tmp_path: Path) -> None:
 
 
 def test_words_come_from_metadata_or_from_who_asks(tmp_path: Path) -> None:
-    path = robot.write(tmp_path / 'bag', acted(2), custom={'task': 'push left'})
+    path = bags.write(tmp_path / 'bag', acted(2), custom={'task': 'push left'})
     said = config(instruction={'metadata': 'task'})
     assert read(path, said).episodes[0].instruction == 'push left'
     assert read(next(path.glob('*.mcap')), said).episodes[0].instruction == 'push left'
@@ -150,7 +138,7 @@ def test_velocities_and_joints_of_a_robot_make_actions(tmp_path: Path) -> None:
     messages += [robot.joints(0.1 * n, arm=1.0, left=0.02 if n < 5 else 0.0,
                               right=0.04 if n < 5 else 0.0) for n in range(12)]
     messages += [robot.joints(0.1 * n + 0.01, arm=0.0) for n in range(12)]
-    path = robot.write(tmp_path / 'bag', messages)
+    path = bags.write(tmp_path / 'bag', messages)
     found = read(path, config(
         actions={'kind': 'twist', 'topic': robot.TWISTS, 'frame': 'base'}, gripper={
             'kind': 'joint_state', 'topic': robot.JOINTS, 'joints': ('left', 'right'),
@@ -164,7 +152,7 @@ def test_velocities_and_joints_of_a_robot_make_actions(tmp_path: Path) -> None:
 def test_messages_in_another_frame_are_left_out(tmp_path: Path) -> None:
     messages = [bags.image(0.1 * n, n) for n in range(5)]
     messages += [robot.twist(0.1 * n, frame='tool') for n in range(5)]
-    path = robot.write(tmp_path / 'bag', messages)
+    path = bags.write(tmp_path / 'bag', messages)
     with pytest.raises(RecordingError, match=r"in frame 'tool', not 'base' \(5\)"):
         read(path, config(actions={'kind': 'twist', 'topic': robot.TWISTS, 'frame': 'base'},
                           gripper={'kind': 'none'}))
@@ -172,7 +160,7 @@ def test_messages_in_another_frame_are_left_out(tmp_path: Path) -> None:
 
 def test_joints_that_do_not_occur_are_named_with_those_that_do(tmp_path: Path) -> None:
     messages = [bags.image(0.0, 0), robot.twist(0.0), robot.joints(0.0, a=1.0, b=2.0)]
-    path = robot.write(tmp_path / 'bag', messages)
+    path = bags.write(tmp_path / 'bag', messages)
     with pytest.raises(RecordingError, match='expected joints finger in .*, found a, b;'):
         read(path, config(actions={'kind': 'twist', 'topic': robot.TWISTS}, gripper={
             'kind': 'joint_state', 'topic': robot.JOINTS, 'joints': ('finger',), 'closed': 0,

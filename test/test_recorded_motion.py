@@ -158,7 +158,7 @@ def test_a_rotation_that_is_none_spoils_the_poses_beside_it(odd) -> None:
 
 def chunk_motion(tmp_path, messages, skipped=None):
     config = RecordedConfig(cameras={'primary': bags.CAMERA}, actions=ChunkActions(kind='chunk'))
-    path = robot.write(tmp_path / 'bag', [bags.image(0.0, 1), *messages])
+    path = bags.write(tmp_path / 'bag', [bags.image(0.0, 1), *messages])
     with Recording(path) as recording:
         columns = scan(recording, config, Counter())
     return build_motion(columns[bags.CHUNKS], config, PERIOD_S,

@@ -12,8 +12,6 @@ from bag_folders import WORDS
 from bag_folders import WRIST
 import numpy as np
 import pytest
-from rosbags.rosbag2 import CompressionMode
-from rosbags.rosbag2 import StoragePlugin
 
 from vla_policy_node.image_decoding import ImageError
 from vla_policy_node.recordings import read_chunk
@@ -29,20 +27,11 @@ MESSAGES = [
     bags.image(0.2, 20, topic=WRIST),
     bags.chunk(0.35, [[0.01, 0.0, -0.02, 0.0, 0.1, 0.0, 1.0]], observed_s=0.25, plan='red'),
 ]
-FORMATS = {
-    'mcap': (StoragePlugin.MCAP, CompressionMode.NONE),
-    'mcap, chunks in zstd': (StoragePlugin.MCAP, CompressionMode.STORAGE),
-    'mcap, messages in zstd': (StoragePlugin.MCAP, CompressionMode.MESSAGE),
-    'mcap, file in zstd': (StoragePlugin.MCAP, CompressionMode.FILE),
-    'sqlite': (StoragePlugin.SQLITE3, CompressionMode.NONE),
-    'sqlite, messages in zstd': (StoragePlugin.SQLITE3, CompressionMode.MESSAGE),
-    'sqlite, file in zstd': (StoragePlugin.SQLITE3, CompressionMode.FILE),
-}
 
 
-@pytest.fixture(scope='module', params=FORMATS)
+@pytest.fixture(scope='module', params=bags.FORMATS)
 def recording(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory):
-    plugin, compression = FORMATS[request.param]
+    plugin, compression = bags.FORMATS[request.param]
     path = bags.write(tmp_path_factory.mktemp('bags') / 'bag', MESSAGES, plugin=plugin,
                       compression=compression)
     with Recording(path) as opened:

@@ -14,9 +14,6 @@ import signal
 import sys
 from typing import Any
 
-import rclpy
-from rclpy.signals import SignalHandlerOptions
-
 from faults.live.camera import Camera
 from faults.live.children import Children
 from faults.live.control import Control
@@ -24,7 +21,7 @@ from faults.live.domain import environment
 from faults.live.domain import own_domain
 from faults.live.watch import Watch
 from vla_policy_node import bringup
-from vla_policy_node.nodes.spinning import SpinThread
+from vla_policy_node.nodes.spinning import spinning_node
 
 COMMAND_RATE_HZ = 100.0
 COMMAND_TIMEOUT_S = 0.1
@@ -109,16 +106,5 @@ def _watching(domain: int, settings: dict[str, str], children: Children) -> Iter
     for name in ('ROS_AUTOMATIC_DISCOVERY_RANGE', 'FASTDDS_DEFAULT_PROFILES_FILE',
                  'FASTRTPS_DEFAULT_PROFILES_FILE'):
         os.environ.setdefault(name, settings[name])
-    # Signals stay with whoever plays the part.
-    rclpy.init(args=[], domain_id=domain, signal_handler_options=SignalHandlerOptions.NO)
-    watch = Watch(children.check)
-    spinning = SpinThread(watch)
-    spinning.start()
-    try:
+    with spinning_node(lambda: Watch(children.check), domain) as watch:
         yield watch
-    finally:
-        spinning.stop()
-        watch.destroy_node()
-        rclpy.shutdown()
-        if spinning.failure is not None:
-            raise spinning.failure

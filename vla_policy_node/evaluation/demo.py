@@ -5,10 +5,7 @@ Example: python -m vla_policy_node.evaluation.demo --episodes 4 --task 'pick red
 """
 
 import argparse
-from collections.abc import Callable
-from collections.abc import Iterator
 from collections.abc import Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 import os
 from pathlib import Path
@@ -20,7 +17,7 @@ import time
 import psutil
 
 # First of all: the ROS wheels start the interpreter anew when rclpy is imported.
-import rclpy
+import rclpy  # noqa: F401
 from rich.console import Console
 from rich.progress import BarColumn
 from rich.progress import MofNCompleteColumn
@@ -45,7 +42,7 @@ from vla_policy_node.evaluation.supervisor import free_domain_id
 from vla_policy_node.evaluation.supervisor import ProcessDiedError
 from vla_policy_node.evaluation.supervisor import Supervisor
 from vla_policy_node.evaluation.table import terminal_summary
-from vla_policy_node.nodes.spinning import SpinThread
+from vla_policy_node.nodes.spinning import spinning_node
 
 DEFAULT_EPISODES = 12
 DEFAULT_DURATION_S = 15.0
@@ -155,7 +152,8 @@ def _run_live(settings: Settings, console: Console) -> LiveRun:
     with Supervisor(settings.out / 'logs', os.environ) as supervisor:
         for process in bringup.demo_processes(settings.checkpoint):
             supervisor.start(process.name, process.command())
-        with _spinning_client(listener, supervisor.check) as client:
+        with spinning_node(
+                lambda: DemoClient(listener.on_message, supervisor.check)) as client:
             with console.status('loading the policy and starting the simulated robot'):
                 _bring_up(client, supervisor)
             after_s = time.time() - settings.started_s
@@ -163,25 +161,6 @@ def _run_live(settings: Settings, console: Console) -> LiveRun:
             results, messages = _episodes(settings, client, listener, console)
     return LiveRun(results=results, recording=messages, listener=listener,
                    first_episode_after_s=after_s)
-
-
-@contextmanager
-def _spinning_client(
-    listener: live.Listener, check: Callable[[], None],
-) -> Iterator[DemoClient]:
-    # Signals stay with main(), which stops the processes.
-    rclpy.init(args=[], signal_handler_options=rclpy.signals.SignalHandlerOptions.NO)
-    client = DemoClient(listener.on_message, check)
-    spinning = SpinThread(client)
-    spinning.start()
-    try:
-        yield client
-    finally:
-        spinning.stop()
-        client.destroy_node()
-        rclpy.shutdown()
-        if spinning.failure is not None:
-            raise spinning.failure
 
 
 def _bring_up(client: DemoClient, supervisor: Supervisor) -> None:

@@ -1,12 +1,19 @@
 """An executor in a thread of its own, started and stopped by another one."""
 
 from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 import threading
+from typing import TypeVar
 
+import rclpy
 from rclpy.executors import Executor
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
+from rclpy.signals import SignalHandlerOptions
 from rclpy.task import Future
+
+_AnyNode = TypeVar('_AnyNode', bound=Node)
 
 
 class SpinThread:
@@ -49,6 +56,31 @@ class SpinThread:
             self.failure = error
         finally:
             self._on_end()
+
+
+@contextmanager
+def spinning_node(
+    make_node: Callable[[], _AnyNode], domain_id: int | None = None,
+) -> Iterator[_AnyNode]:
+    """
+    Yield the only node of a process while it spins; what its callbacks raise comes at the end.
+
+    Signals stay with the caller.
+
+    :param domain_id: None for that of the environment.
+    """
+    rclpy.init(args=[], domain_id=domain_id, signal_handler_options=SignalHandlerOptions.NO)
+    node = make_node()
+    spinning = SpinThread(node)
+    spinning.start()
+    try:
+        yield node
+    finally:
+        spinning.stop()
+        node.destroy_node()
+        rclpy.shutdown()
+        if spinning.failure is not None:
+            raise spinning.failure
 
 
 def ask_between_callbacks(executor: Executor, ask: Callable[[], Future]) -> Future:

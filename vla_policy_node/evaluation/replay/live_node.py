@@ -14,7 +14,6 @@ from rcl_interfaces.srv import GetParameters
 import rclpy
 from rclpy.qos import QoSProfile
 from rclpy.qos import ReliabilityPolicy
-from rclpy.signals import SignalHandlerOptions
 from rclpy.topic_endpoint_info import TopicEndpointInfo
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage
@@ -30,7 +29,7 @@ from vla_policy_node.evaluation.replay.listener import Listener
 from vla_policy_node.evaluation.supervisor import free_domain_id
 from vla_policy_node.evaluation.supervisor import Supervisor
 from vla_policy_node.nodes.conversions import time_message
-from vla_policy_node.nodes.spinning import SpinThread
+from vla_policy_node.nodes.spinning import spinning_node
 
 # Of the program and of its log.
 PROGRAM = 'policy_node'
@@ -216,20 +215,9 @@ def _joined(
     # Read when the first participant is made, by us as by the processes that we start.
     os.environ.update({name: environment[name] for name in (
         *bringup.dds_environment(), 'ROS_AUTOMATIC_DISCOVERY_RANGE') if name in environment})
-    # Signals stay with the command, which stops the processes.
-    rclpy.init(args=[], domain_id=int(environment.get('ROS_DOMAIN_ID') or 0),
-               signal_handler_options=SignalHandlerOptions.NO)
-    client = PolicyClient('replay', check, policy=policy)
-    spinning = SpinThread(client)
-    spinning.start()
-    try:
+    with spinning_node(lambda: PolicyClient('replay', check, policy=policy),
+                       int(environment.get('ROS_DOMAIN_ID') or 0)) as client:
         yield client
-    finally:
-        spinning.stop()
-        client.destroy_node()
-        rclpy.shutdown()
-        if spinning.failure is not None:
-            raise spinning.failure
 
 
 def _parameters(client: PolicyClient, names: list[str], timeout_s: float) -> list[Any]:

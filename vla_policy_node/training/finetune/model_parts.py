@@ -8,6 +8,8 @@ from collections.abc import Iterable
 
 from torch import nn
 
+from vla_policy_node.policy.parts import part_roots
+
 PARTS = ('vision', 'projector', 'embeddings', 'language', 'head')
 
 
@@ -18,8 +20,7 @@ def part_of_parameters(model: nn.Module) -> dict[str, str]:
     What belongs to none of the others (connectors, learned separators) is the projector.
     """
     parts: dict[int, str] = {}
-    # Earlier ones win: some models keep the vision tower or the embeddings inside the decoder.
-    for part, modules in _modules(model):
+    for part, modules in part_roots(model):
         for module in modules:
             for parameter in module.parameters():
                 parts.setdefault(id(parameter), part)
@@ -46,13 +47,3 @@ def count_parameters(model: nn.Module) -> dict[str, tuple[int, int]]:
         trained, total = counts[part]
         counts[part] = trained + size * parameter.requires_grad, total + size
     return counts
-
-
-def _modules(model: nn.Module) -> list[tuple[str, list[nn.Module]]]:
-    vision = model.get_encoder(modality='image')
-    return [
-        ('embeddings', [model.get_input_embeddings()]),
-        ('head', [model.get_output_embeddings()]),
-        ('vision', [] if vision is model else [vision]),
-        ('language', [model.get_decoder()]),
-    ]
