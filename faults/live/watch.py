@@ -136,7 +136,7 @@ class Watch(PolicyClient):
 
     def enable(self, value: bool = True) -> str:
         """Open or close the controller's interlock; return what stood in the way."""
-        answer = self.call(self._enable, SetBool.Request(data=value), PATIENCE_S)
+        answer = self.ask(self._enable, SetBool.Request(data=value), PATIENCE_S)
         return '' if answer.success else answer.message
 
     def enable_at_last(self) -> None:
@@ -164,7 +164,7 @@ class Watch(PolicyClient):
     def reset_scene(self, seed: int = 4) -> str:
         """Put the arm back to where it starts; return the instruction of the scene."""
         request = ResetScene.Request(seed=seed)
-        return self.call(self._reset, request, PATIENCE_S).instruction
+        return self.ask(self._reset, request, PATIENCE_S).instruction
 
     # What is known
 

@@ -237,11 +237,11 @@ class Resources:
         request = SetParameters.Request(parameters=[
             Parameter(name, value=value).to_parameter_msg()])
         client = self._watch.client(SetParameters, f'{node}/set_parameters')
-        return self._watch.call(client, request, PATIENCE_S).results[0].successful
+        return self._watch.ask(client, request, PATIENCE_S).results[0].successful
 
     def _parameter(self, node: str, name: str) -> Any:
         client = self._watch.client(GetParameters, f'{node}/get_parameters')
-        return self._watch.call(client, GetParameters.Request(names=[name]), PATIENCE_S).values[0]
+        return self._watch.ask(client, GetParameters.Request(names=[name]), PATIENCE_S).values[0]
 
     # Disks
 

@@ -78,20 +78,20 @@ class DemoClient(PolicyClient):
 
     def enable(self, timeout_s: float) -> None:
         """Release the controller's interlock."""
-        response = self.call(self._enable, SetBool.Request(data=True), timeout_s)
+        response = self.ask(self._enable, SetBool.Request(data=True), timeout_s)
         if not response.success:
             raise DemoError(f'the controller was not enabled: {response.message}')
 
     def reset(self, seed: int, task: str, timeout_s: float = 10.0) -> str:
         """Set up the scene of a task; returns the instruction that states it."""
-        response = self.call(self._reset, ResetScene.Request(seed=seed, task=task), timeout_s)
+        response = self.ask(self._reset, ResetScene.Request(seed=seed, task=task), timeout_s)
         if not response.success:
             raise DemoError(f'the scene was not reset: {response.message}')
         return response.instruction
 
     def judge(self, timeout_s: float = 5.0) -> JudgeTask.Response:
         """Return what the simulated table says about the task in force."""
-        return self.call(self._judge, JudgeTask.Request(), timeout_s)
+        return self.ask(self._judge, JudgeTask.Request(), timeout_s)
 
 
 def message_type_name(kind: type) -> str:

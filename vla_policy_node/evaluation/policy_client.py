@@ -123,7 +123,11 @@ class PolicyClient(Node):
         return self._wait(client.call_async(request), timeout_s, client.srv_name)
 
     def ask(self, client: Client, request: Any, timeout_s: float) -> Any:
-        """Call a service that changes nothing, repeatedly where no answer comes."""
+        """
+        Call a service that may be called twice, repeatedly where no answer comes.
+
+        rmw_fastrtps drops an answer when it has not discovered within 100 ms who has asked.
+        """
         deadline = time.monotonic() + timeout_s
         self._await_service(client, timeout_s)
         while True:
