@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 
+import psutil
 import pytest
 
 pytest.importorskip('rclpy')
@@ -116,6 +117,14 @@ def test_the_same_seed_gives_the_same_scene_and_an_unknown_task_is_refused(graph
     assert first.success and first.task == second.task
     refused = graph.call(ResetScene, name, ResetScene.Request(seed=1, task='eat red'))
     assert not refused.success and 'expected one of' in refused.message
+
+
+def test_the_controller_shares_no_memory_and_stays_on_this_machine(robot, graph):
+    controller = psutil.Process(robot[1].pid)
+    shared = [area.path for area in controller.memory_maps()
+              if area.path.startswith('/dev/shm/fastrtps')]
+    addresses = {connection.laddr.ip for connection in controller.net_connections('udp')}
+    assert (shared, addresses) == ([], {'127.0.0.1'})
 
 
 def test_chunks_of_another_process_move_the_simulated_arm(graph):

@@ -12,6 +12,7 @@ from vla_policy_node.evaluation.supervisor import free_domain_id
 ROOT = Path(__file__).resolve().parents[2]
 # As shipped, but a killed participant is forgotten after four seconds instead of twenty.
 _PROFILE = Path(__file__).with_name('fastdds_profile.xml')
+_CONTROLLER_PROFILE = Path(__file__).with_name('fastdds_controller.xml')
 
 
 @contextmanager
@@ -36,7 +37,15 @@ def environment(domain: int, scratch: Path) -> dict[str, str]:
     return {
         **os.environ, 'PYTHONPATH': path, 'PYTHONUNBUFFERED': '1',
         'ROS_DOMAIN_ID': str(domain), 'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST',
-        'ROS_LOG_DIR': str(scratch / 'ros_log'),
-        'FASTDDS_DEFAULT_PROFILES_FILE': str(_PROFILE),
-        'FASTRTPS_DEFAULT_PROFILES_FILE': str(_PROFILE),
+        'ROS_LOG_DIR': str(scratch / 'ros_log'), **_profile(_PROFILE),
         'OMP_NUM_THREADS': str(inference_threads())}
+
+
+def controller_environment() -> dict[str, str]:
+    """Return what is different for the controller: it shares no memory, as it does by itself."""
+    return {'ROS_AUTOMATIC_DISCOVERY_RANGE': 'SYSTEM_DEFAULT', **_profile(_CONTROLLER_PROFILE)}
+
+
+def _profile(path: Path) -> dict[str, str]:
+    names = 'FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE'
+    return dict.fromkeys(names, str(path))

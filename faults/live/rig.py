@@ -17,6 +17,7 @@ from typing import Any
 from faults.live.camera import Camera
 from faults.live.children import Children
 from faults.live.control import Control
+from faults.live.domain import controller_environment
 from faults.live.domain import environment
 from faults.live.domain import own_domain
 from faults.live.watch import Watch
@@ -66,7 +67,7 @@ class Rig:
         self.children.start(
             'controller_node',
             [sys.executable, *(program or ('-m', process.module)), *process.ros_arguments()],
-            prefix=prefix, **_logging_to(log_folder))
+            prefix=prefix, **controller_environment(), **_logging_to(log_folder))
 
     def start_policy(
         self, prefix: Sequence[str] = (), log_folder: Path | None = None, **parameters: Any,
