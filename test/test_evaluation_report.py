@@ -46,6 +46,7 @@ SUMMARY = {
     },
     'policy_hz': 5.25,
     'latency_ms': {'p50': 80.0, 'p95': 120.0, 'p99': 131.0},
+    'loop_jitter_ms': {'p99': 0.64, 'worst': 5.21},
     'model_ms': {name: {'p50': 10.0} for name in ('preprocess', 'vision', 'prefill', 'decode')},
     'frames': {'published': 600, 'received': 599, 'dropped': 1, 'superseded': 480, 'rejected': 0},
     'chunks': {'published': 96, 'accepted': 95, 'rejected': 1, 'decode_failures': 0,
@@ -64,6 +65,7 @@ SUMMARY = {
 UNMEASURED = {
     'policy_hz': None,
     'latency_ms': {'p50': None, 'p95': None, 'p99': None},
+    'loop_jitter_ms': {'p99': None, 'worst': None},
     'model_ms': {},
     'frames': dict.fromkeys(('published', 'received', 'dropped', 'superseded', 'rejected')),
     'floors': {},
@@ -102,8 +104,9 @@ def test_the_page_loads_nothing_from_outside():
 def test_the_page_says_what_was_measured():
     page = report.render(SUMMARY, RESULTS, [70.0, 80.0, 131.0])
     text = ' '.join(re.sub(r'<[^>]+>', ' ', page).split())
-    for expected in ('1 of 2', '5.2 Hz', 'p50 80', 'p99 131', 'wrong instruction', '75 chunks',
-                     'frames superseded 480', 'nf4, 28 linear layers in 4 bit'):
+    for expected in ('1 of 2', '5.2 Hz', 'p50 80', '99th percentile 0.6 ms', 'worst 5.2 ms',
+                     'p99 131', 'wrong instruction', '75 chunks', 'frames superseded 480',
+                     'nf4, 28 linear layers in 4 bit'):
         assert expected in text
 
 
@@ -166,6 +169,7 @@ def test_the_terminal_table_has_intervals_beside_floors():
     assert re.search(r'touch +1/1 +100 % \[21, 100\] +1/1 +0/1 +0/1 +1/1', text)
     assert re.search(r'all +1/2 +50 % \[9, 91\] +2/2', text)
     assert 'p50 80 ms' in text
+    assert 'p99 0.6 ms  worst 5.2 ms' in text
     assert '600 published, 599 received' in text
     assert 'too old' not in text
     assert max(map(len, text.splitlines())) <= 80

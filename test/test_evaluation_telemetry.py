@@ -78,3 +78,11 @@ def test_diagnostic_values_are_found_whichever_node_reports_them():
     telemetry.on_diagnostics([('policy_node: model', {'linear4bit_layers': '28'})], 0.0)
     assert telemetry.value('linear4bit_layers') == '28'
     assert telemetry.value('unknown') is None
+
+
+def test_the_jitter_of_the_control_loop_is_what_the_controller_says_of_it():
+    telemetry = Telemetry()
+    assert telemetry.loop_jitter_ms() == {'p99': None, 'worst': None}
+    telemetry.on_diagnostics([('controller_node: control', {
+        'period_jitter_p99_ms': '0.64', 'period_jitter_worst_ms': '5.21'})], 0.0)
+    assert telemetry.loop_jitter_ms() == {'p99': 0.64, 'worst': 5.21}

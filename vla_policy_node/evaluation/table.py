@@ -58,6 +58,9 @@ def measurement_rows(summary: Mapping) -> Sequence[tuple[str, str]]:
         ('policy rate', number(summary['policy_hz'], 'Hz', 1)),
         ('camera stamp to command', '  '.join(
             f'{name} {number(value, "ms")}' for name, value in latency.items())),
+        ('control loop jitter', '  '.join(
+            f'{name} {number(value, "ms", 1)}'
+            for name, value in summary['loop_jitter_ms'].items())),
         ('frames', _counts(frames, tuple(frames))),
         ('chunks', _counts(chunks, ('published', 'accepted', 'rejected', 'decode_failures'))),
         ('quantization', f"{summary['quantization']}, {layers} layers in 4 bit"),

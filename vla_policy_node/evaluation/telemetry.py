@@ -85,6 +85,15 @@ class Telemetry:
                 return values[key]
         return None
 
+    def loop_jitter_ms(self) -> dict[str, float | None]:
+        """
+        Return by how much the controller's period deviates [ms], by its own account.
+
+        p99 is of its last 6,000 periods, the worst since it started; None: it said nothing.
+        """
+        said = {name: self.value(f'period_jitter_{name}_ms') for name in ('p99', 'worst')}
+        return {name: None if value is None else float(value) for name, value in said.items()}
+
     def policy_hz(self) -> float | None:
         """Return chunks per second while an instruction was running; None without two."""
         total_s = sum(self._chunk_intervals_s)
@@ -120,6 +129,7 @@ class Telemetry:
             'latency_samples': len(self.latencies_ms),
             'model_ms': {name.removesuffix('_ms'): percentiles(values)
                          for name, values in self.model_ms.items()},
+            'loop_jitter_ms': self.loop_jitter_ms(),
             'frames': self.frames(),
             'chunks': chunks,
         }
