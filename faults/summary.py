@@ -10,6 +10,7 @@ import platform
 import tempfile
 from typing import Any
 
+from rich import box
 from rich.table import Table
 
 from faults.playing import Result
@@ -53,17 +54,19 @@ def last_line(summary: Mapping[str, Any]) -> str:
 def table(summary: Mapping[str, Any]) -> Table:
     """Return a row per case."""
     form = 'short form' if summary['short'] else 'full form'
-    shown = Table(title=f'Faults, {form}, seed {summary["seed"]}')
-    shown.add_column('case', no_wrap=True)
-    for title in ('injected', 'held', 'missed', 'names', 'p99 to zero [ms]', 'worst', 's'):
-        shown.add_column(title, justify='right')
+    shown = Table(
+        box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True,
+        title=f'Faults, {form}, seed {summary["seed"]}',
+        caption='p99 and worst: from the fault to the first zero command, in ms')
+    shown.add_column('case', overflow='fold')
+    for title in ('injected', 'held', 'missed', 'p99', 'worst', 's'):
+        shown.add_column(title, justify='right', no_wrap=True)
     for name, result in summary['cases'].items():
         times = result.get('fault_to_zero_ms')
         shown.add_row(
             name, f'{result["injected"]:,}', f'{result["held"]:,}', f'{result["missed"]:,}',
-            str(len(result['rejections']) or ''),
             *([f'{times["p99"]:.0f}', f'{times["worst"]:.0f}'] if times else ['', '']),
-            f'{result["duration_s"]:.1f}', style='bold red' if result['missed'] else '')
+            f'{result["duration_s"]:.0f}', style='bold red' if result['missed'] else '')
     return shown
 
 

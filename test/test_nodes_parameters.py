@@ -28,7 +28,7 @@ TABLES = {
 TABLE = (
     Declared(name='speed_mps', default=0.5, description='Speed [m/s].', minimum=0.0, maximum=1.0),
     Declared(name='steps', default=3, description='Steps.', minimum=1, maximum=9),
-    Declared(name='mode', default='a', description='Mode.', choices=('a', 'b')),
+    Declared(name='mode', default='a', description='Mode.', choices=('', 'a', 'b')),
     Declared(name='corner_m', default=[0.0, 0.0, 0.0], description='Corner [m].', size=3,
              minimum=-1.0, maximum=1.0),
 )
@@ -74,7 +74,7 @@ def test_a_whole_number_is_accepted_for_a_float(declare):
     ({'speed_mps': 'fast'}, "speed_mps: expected a number such as 0.5, found 'fast'"),
     ({'steps': 0}, 'steps: expected 1 to 9, found 0'),
     ({'steps': 2.5}, 'steps: expected an integer such as 3, found 2.5'),
-    ({'mode': 'c'}, "mode: expected one of a, b, found 'c'"),
+    ({'mode': 'c'}, "mode: expected one of '', a, b, found 'c'"),
     ({'corner_m': [0.1, 0.2]}, 'corner_m: expected 3 values, found 2'),
     ({'corner_m': [0.1, 0.2, 5.0]}, 'corner_m: expected -1.0 to 1.0, found 5.0'),
 ])

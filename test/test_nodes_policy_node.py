@@ -25,6 +25,7 @@ from vla_policy_node.nodes.conversions import time_message  # noqa: E402
 from vla_policy_node.nodes.conversions import time_ns  # noqa: E402
 from vla_policy_node.nodes.policy_node import PolicyNode  # noqa: E402
 from vla_policy_node.policy import DecodeError  # noqa: E402
+from vla_policy_node.prompts import InstructionError  # noqa: E402
 
 Result = ExecuteInstruction.Result
 
@@ -201,6 +202,17 @@ def test_an_unusable_instruction_is_refused_with_a_reason(make_bench, instructio
     response = bench.result(bench.send(instruction))
     assert response.result.error_code == Result.INVALID_INSTRUCTION
     assert 'expected' in response.result.error_msg
+
+
+def test_an_instruction_that_the_checkpoint_cannot_be_asked_ends_with_a_reason(make_bench):
+    bench = make_bench(FakePolicy(script=(InstructionError("found 'out:'"),))).start()
+    bench.film()
+    response = bench.result(bench.send('go out: now'))
+    assert response.result.error_code == Result.INVALID_INSTRUCTION
+    assert response.result.error_msg == "found 'out:'"
+    assert bench.chunks == []
+    bench.send()
+    wait_until(lambda: bench.chunks)
 
 
 def test_an_inactive_node_refuses_instructions_with_a_reason(make_bench):

@@ -126,6 +126,8 @@ class InstructionServer:
             goal.decode_failures += 1
         if failure in (Failure.FAULT, Failure.OUT_OF_MEMORY):
             self.end(Result.UNKNOWN, reason, goal)
+        elif failure is Failure.BAD_INSTRUCTION:
+            self.end(Result.INVALID_INSTRUCTION, reason, goal)
         elif goal.decode_failures >= self._settings.max_decode_failures:
             self.end(
                 Result.DECODE_FAILED, f'{goal.decode_failures} times in a row: {reason}', goal)

@@ -27,6 +27,7 @@ from vla_policy_node.policy.types import DecodeError
 from vla_policy_node.policy.types import Observation
 from vla_policy_node.policy.types import Policy
 from vla_policy_node.policy.types import PolicyError
+from vla_policy_node.prompts import InstructionError
 
 PRIMARY = 'primary'
 
@@ -36,6 +37,7 @@ class Failure(Enum):
 
     STALE_IMAGE = 'stale image'
     BAD_IMAGE = 'bad image'
+    BAD_INSTRUCTION = 'bad instruction'
     DECODE_FAILED = 'decode failed'
     FAULT = 'fault'
     OUT_OF_MEMORY = 'out of memory'
@@ -235,6 +237,8 @@ class InferenceWorker:
             chunk = policy.infer(observation)
         except _UnusableFrameError as error:
             self._fail(generation, error.failure, str(error))
+        except InstructionError as error:
+            self._fail(generation, Failure.BAD_INSTRUCTION, str(error))
         except DecodeError as error:
             self._fail(generation, Failure.DECODE_FAILED, str(error))
         except Exception as error:

@@ -53,7 +53,7 @@ class Declared:
         """Return the text and range that `ros2 param describe` shows; all are read-only."""
         descriptor = ParameterDescriptor(description=self.description, read_only=True)
         if self.choices:
-            descriptor.additional_constraints = 'one of ' + ', '.join(self.choices)
+            descriptor.additional_constraints = 'one of ' + self._choices_text()
         if self.minimum is not None and isinstance(self.default, (int, float)):
             if isinstance(self.default, float):
                 descriptor.floating_point_range = [FloatingPointRange(
@@ -71,13 +71,15 @@ class Declared:
                 f' {self.default!r}, found {value!r}')
         if self.choices and value not in self.choices:
             raise ParameterError(
-                f'parameter {self.name}: expected one of {", ".join(self.choices)},'
-                f' found {value!r}')
+                f'parameter {self.name}: expected one of {self._choices_text()}, found {value!r}')
         if self.size is not None and len(value) != self.size:
             raise ParameterError(
                 f'parameter {self.name}: expected {self.size} values, found {len(value)}')
         if self.minimum is not None:
             self._check_range(value if isinstance(value, list) else [value])
+
+    def _choices_text(self) -> str:
+        return ', '.join(choice or "''" for choice in self.choices)
 
     def _check_range(self, values: Sequence[float]) -> None:
         for value in values:

@@ -22,6 +22,8 @@ _TIMINGS = ('preprocess', 'vision', 'prefill', 'decode', 'total')
 _STATE_OF_FAILURE = {
     Failure.STALE_IMAGE: PolicyStatus.STALE_IMAGE,
     Failure.BAD_IMAGE: PolicyStatus.WAITING_FOR_IMAGE,
+    # It ends the goal.
+    Failure.BAD_INSTRUCTION: PolicyStatus.IDLE,
     Failure.DECODE_FAILED: PolicyStatus.DECODE_FAILED,
     Failure.FAULT: PolicyStatus.FAULT,
     Failure.OUT_OF_MEMORY: PolicyStatus.FAULT,
