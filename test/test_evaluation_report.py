@@ -2,12 +2,12 @@
 
 import copy
 from dataclasses import replace
-from html.parser import HTMLParser
 import io
 import json
 import re
 
 import pytest
+from report_pages import Links
 from rich.console import Console
 
 from vla_policy_node.evaluation import charts
@@ -72,19 +72,6 @@ UNMEASURED = {
 }
 
 
-class _Links(HTMLParser):
-    """Collects tags and everything that a browser would load."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.tags: set[str] = set()
-        self.loaded: list[str] = []
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.add(tag)
-        self.loaded += [value for name, value in attrs if name in ('src', 'href')]
-
-
 def _text(renderable) -> str:
     console = Console(width=80, file=io.StringIO())
     console.print(renderable)
@@ -93,7 +80,7 @@ def _text(renderable) -> str:
 
 def test_the_page_loads_nothing_from_outside():
     page = report.render(SUMMARY, RESULTS, [70.0, 80.0, 131.0])
-    links = _Links()
+    links = Links()
     links.feed(page)
     assert links.loaded
     assert all(value.startswith('data:image/jpeg;base64,') for value in links.loaded)

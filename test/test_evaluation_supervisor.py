@@ -10,6 +10,7 @@ import pytest
 
 from vla_policy_node.evaluation.supervisor import free_domain_id
 from vla_policy_node.evaluation.supervisor import ProcessDiedError
+from vla_policy_node.evaluation.supervisor import reserve_domain_id
 from vla_policy_node.evaluation.supervisor import Supervisor
 
 _IGNORES_INTERRUPT = (
@@ -98,3 +99,14 @@ def _runs(pid: int) -> bool:
 
 def test_a_free_domain_is_one_that_every_platform_allows():
     assert 1 <= free_domain_id() <= 101
+
+
+def test_a_reserved_domain_is_given_to_nobody_else(monkeypatch):
+    # Not among those that other runs of the tests reserve.
+    free = iter((901, 901, 902))
+    monkeypatch.setattr(
+        'vla_policy_node.evaluation.supervisor.free_domain_id', lambda: next(free))
+    first, reservation = reserve_domain_id()
+    second, other = reserve_domain_id()
+    with reservation, other:
+        assert (first, second) == (901, 902)

@@ -1,12 +1,12 @@
 """The page about a training: from any log, finished or not, without scripts or links."""
 
-from html.parser import HTMLParser
 import json
 import re
 
 import numpy as np
 from PIL import Image
 import pytest
+from report_pages import Links
 
 from vla_policy_node.training import report
 from vla_policy_node.training.charts import Line
@@ -51,19 +51,6 @@ MEASUREMENTS = {'title': 'What the tokens depend on', 'tables': [
      'rows': [['as trained', 0.71234], ['another picture', None]], 'note': '512 samples.'}]}
 
 
-class _Links(HTMLParser):
-    """Collects tags and everything that a browser would load."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.tags: set[str] = set()
-        self.loaded: list[str] = []
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.add(tag)
-        self.loaded += [value for name, value in attrs if name in ('src', 'href')]
-
-
 def folder_with(tmp_path, records, **files):
     lines = ''.join(json.dumps(record) + '\n' for record in records)
     (tmp_path / 'log.jsonl').write_text(lines)
@@ -82,7 +69,7 @@ def test_the_page_loads_nothing_from_outside(tmp_path):
     (tmp_path / 'pictures').mkdir()
     Image.fromarray(np.zeros((32, 62, 3), np.uint8)).save(tmp_path / 'pictures' / 'a.png')
     page = report.write_report(folder_with(tmp_path, FINETUNE)).read_text()
-    links = _Links()
+    links = Links()
     links.feed(page)
     assert len(links.loaded) == 1
     assert links.loaded[0].startswith('data:image/jpeg;base64,')

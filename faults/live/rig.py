@@ -17,11 +17,11 @@ from typing import Any
 from faults.live.camera import Camera
 from faults.live.children import Children
 from faults.live.control import Control
-from faults.live.domain import controller_environment
-from faults.live.domain import environment
-from faults.live.domain import own_domain
+from faults.live.environment import controller_environment
+from faults.live.environment import environment
 from faults.live.watch import Watch
 from vla_policy_node import bringup
+from vla_policy_node.evaluation.supervisor import reserve_domain_id
 from vla_policy_node.nodes.spinning import spinning_node
 
 COMMAND_RATE_HZ = 100.0
@@ -94,7 +94,8 @@ def rig(scratch: Path, *, camera_topic: str = bringup.CAMERA_TOPIC, **control: f
     scratch.mkdir(parents=True, exist_ok=True)
     control_file = scratch / 'control'
     numbers = Control.create(control_file, **control)
-    with own_domain() as domain:
+    domain, reservation = reserve_domain_id()
+    with reservation:
         settings = environment(domain, scratch)
         with (Children(scratch / 'logs', settings) as children,
               _watching(domain, settings, children) as watch):

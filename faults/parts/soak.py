@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from faults.live.domain import controller_environment
+from faults.live.environment import controller_environment
 from faults.live.motion import motion_faults
 from faults.live.rig import Rig
 from faults.live.rig import rig

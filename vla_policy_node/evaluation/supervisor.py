@@ -128,3 +128,17 @@ def free_domain_id() -> int:
                 continue
             return domain
     raise RuntimeError('expected a free DDS domain in 1..101, found all in use; set ROS_DOMAIN_ID')
+
+
+def reserve_domain_id() -> tuple[int, socket.socket]:
+    """Return a free DDS domain id that no other caller on this machine gets until it is closed."""
+    while True:
+        domain, reservation = free_domain_id(), socket.socket(socket.AF_UNIX)
+        try:
+            # An abstract name: like the ports of DDS it belongs to the network namespace, and
+            # the kernel frees it with the process.
+            reservation.bind(f'\0vla_policy_node_domain_{domain}')
+        except OSError:
+            reservation.close()
+        else:
+            return domain, reservation

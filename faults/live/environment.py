@@ -1,34 +1,14 @@
-"""A DDS domain that nobody else on this machine uses, and its environment."""
+"""The environment of the processes of a part."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 import os
 from pathlib import Path
-import socket
 
 from vla_policy_node.bringup import inference_threads
-from vla_policy_node.evaluation.supervisor import free_domain_id
 
 ROOT = Path(__file__).resolve().parents[2]
 # As shipped, but a killed participant is forgotten after four seconds instead of twenty.
 _PROFILE = Path(__file__).with_name('fastdds_profile.xml')
 _CONTROLLER_PROFILE = Path(__file__).with_name('fastdds_controller.xml')
-
-
-@contextmanager
-def own_domain() -> Iterator[int]:
-    """Yield a domain id that no test and no other part takes meanwhile."""
-    while True:
-        domain, reservation = free_domain_id(), socket.socket(socket.AF_UNIX)
-        try:
-            # The name that the tests reserve theirs by.
-            reservation.bind(f'\0vla_policy_node_tests_{domain}')
-        except OSError:
-            reservation.close()
-        else:
-            break
-    with reservation:
-        yield domain
 
 
 def environment(domain: int, scratch: Path) -> dict[str, str]:
