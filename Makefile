@@ -23,7 +23,7 @@ demo_options := $(if $(EPISODES),--episodes $(EPISODES)) \
     $(if $(TASK),--task '$(TASK)') $(if $(CHECKPOINT),--checkpoint '$(CHECKPOINT)') \
     --out '$(OUT)'
 
-.PHONY: help setup build demo replay faults test lint clean always
+.PHONY: help setup build demo replay faults test unit lint clean always
 
 help:  ## show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 16
@@ -63,6 +63,9 @@ faults: build  ## inject faults into controller, decoding, loading and the runni
 test: build  ## run the tests of both packages through colcon
 	@rm -rf build/*/test_results build/*/pytest.xml
 	$(in_env) $(clean_shm) { $(colcon) test; status=$$?; $(colcon) test-result --verbose && exit $$status; }
+
+unit: build  ## run the fast tests alone
+	$(in_env) python -m pytest -q -m 'not slow and not integration'
 
 lint: .venv/.ready  ## ruff and the import contracts
 	$(in_env) python -m ruff check . && lint-imports --no-cache

@@ -19,5 +19,15 @@ os.environ.update(dds_environment())
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run the unit tests first: they name the cause of what fails after them."""
-    items.sort(key=lambda item: item.get_closest_marker('integration') is not None)
+    """Run the fast tests first, integration last: they name the cause of what fails after them."""
+    for item in items:
+        # Nodes take their time to find each other.
+        if item.path.name.startswith('test_nodes_'):
+            item.add_marker(pytest.mark.slow)
+    items.sort(key=_rank)
+
+
+def _rank(item: pytest.Item) -> int:
+    if item.get_closest_marker('integration'):
+        return 2
+    return 1 if item.get_closest_marker('slow') else 0

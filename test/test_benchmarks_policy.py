@@ -31,6 +31,8 @@ from random_models import tiny
 from vla_policy_node.policy.decoding import ConstrainedDecoder
 from vla_policy_node.policy.parts import language_model
 
+pytestmark = pytest.mark.slow
+
 PROMPT = 70  # 64 of them are the picture.
 
 

@@ -15,6 +15,8 @@ from vla_policy_node.control.gate import ChunkGate
 from vla_policy_node.control.types import Command
 from vla_policy_node.control.types import State
 
+pytestmark = pytest.mark.slow
+
 
 def test_every_bad_action_is_refused_by_name_and_no_output_exceeds_a_limit():
     results = play('actions')

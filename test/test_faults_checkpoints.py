@@ -16,6 +16,8 @@ from faults.parts.hostile_files import LOADS
 from faults.parts.hostile_files import REFUSED
 from vla_policy_node.policy import PolicyError
 
+pytestmark = pytest.mark.slow
+
 
 def test_every_hostile_folder_is_refused_or_harmless_and_no_payload_runs():
     results = play('checkpoints')

@@ -21,6 +21,8 @@ from faults.summary import summarise
 from faults.tally import Case
 from faults.tally import Tally
 
+pytestmark = pytest.mark.slow
+
 
 def case(play_episode, injections=10, name='case'):
     return Case(name=name, injections=injections, play=play_episode)

@@ -12,6 +12,8 @@ from vla_policy_node.policy.choosing import TOKEN
 from vla_policy_node.policy.decoding import ConstrainedDecoder
 from vla_policy_node.policy.types import DecodeError
 
+pytestmark = pytest.mark.slow
+
 
 def test_no_adversarial_logits_lead_to_an_illegal_token_and_failures_are_held():
     results = play('logits')

@@ -17,6 +17,8 @@ from vla_policy_node.policy import PolicyError
 from vla_policy_node.policy.decoding import ConstrainedDecoder
 from vla_policy_node.token_automaton import FreeText
 
+pytestmark = pytest.mark.slow
+
 FIRST = families.FIRST_BIN_ID
 ACTIONS = AddedTokens(first_id=FIRST)
 

@@ -23,6 +23,8 @@ from vla_policy_node.policy.decoding import ConstrainedDecoder
 from vla_policy_node.policy.inputs import InputBuilder
 from vla_policy_node.token_automaton import FreeText
 
+pytestmark = pytest.mark.slow
+
 WORD_IDS = range(7, FIRST_NUMBER_ID)
 END_ID = 2
 PROMPT = 'pick up the red block <image> Action:'

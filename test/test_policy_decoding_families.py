@@ -9,6 +9,8 @@ import torch
 from vla_policy_node.action_tokenizer import AddedTokens
 from vla_policy_node.policy.decoding import ConstrainedDecoder
 
+pytestmark = pytest.mark.slow
+
 ACTIONS = AddedTokens(first_id=families.FIRST_BIN_ID)
 N_TOKENS = 7
 BATCH = 100

@@ -32,6 +32,8 @@ from vla_policy_node.policy.chunks import PlanDescription
 from vla_policy_node.policy.loading import load_action_tokenizer
 from vla_policy_node.vla_config import VlaConfig
 
+pytestmark = pytest.mark.slow
+
 PLAN = {'scheme': 'text', 'separator': '', 'plan_length': 2, 'terminate': True, 'horizon': 2}
 
 

@@ -21,6 +21,8 @@ from vla_policy_node.policy.loading import load_model
 from vla_policy_node.policy.memory import MemoryReport
 from vla_policy_node.policy.memory import PeakMemory
 
+pytestmark = pytest.mark.slow
+
 EXACT = {'quantization': 'none', 'dtype': 'float32'}
 LAYERS = 'model.language_model.layers.'
 

@@ -23,6 +23,8 @@ from vla_policy_node.policy.loading import load_model
 from vla_policy_node.policy.openvla.pictures import OpenVLAImageProcessor
 from vla_policy_node.policy.openvla.processor import OpenVLAProcessor
 
+pytestmark = pytest.mark.slow
+
 STATS = {'q01': [-0.1] * 6 + [0.0], 'q99': [0.1] * 6 + [1.0]}
 EXACT = {'quantization': 'none', 'dtype': 'float32'}
 

@@ -23,6 +23,8 @@ from vla_policy_node.policy.quantization import is_quantized
 from vla_policy_node.policy.quantization import plan_quantization
 from vla_policy_node.policy.weights import load_weights
 
+pytestmark = pytest.mark.slow
+
 
 def wide_model(name, **vision):
     """Return a family's random model with towers of a width that the 4-bit CPU kernel takes."""

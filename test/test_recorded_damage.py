@@ -18,6 +18,8 @@ from vla_policy_node.recorded import RecordedConfig
 from vla_policy_node.recordings import Recording
 from vla_policy_node.recordings import RecordingError
 
+pytestmark = pytest.mark.slow
+
 FRAMES = 40
 
 

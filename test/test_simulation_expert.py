@@ -15,6 +15,8 @@ from vla_policy_node.simulation import TabletopSim
 from vla_policy_node.simulation import Task
 from vla_policy_node.simulation import TASKS
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope='module')
 def sim():

@@ -22,6 +22,8 @@ from vla_policy_node.training.finetune.model_parts import count_parameters
 from vla_policy_node.training.finetune.model_parts import linear_layers
 from vla_policy_node.vla_config import VlaConfig
 
+pytestmark = pytest.mark.slow
+
 EXACT = {'quantization': 'none', 'dtype': 'float32'}
 TRAINING = {'batch_size': 4, 'lr': 2e-2, 'precision': 'fp32', 'save_every': 100, 'workers': 0}
 

@@ -28,6 +28,8 @@ from vla_policy_node.training.finetune.state import StateFolder
 from vla_policy_node.training.finetune.steps import NonFiniteLossError
 from vla_policy_node.training.journal import read_journal
 
+pytestmark = pytest.mark.slow
+
 OPTIMISATION = {'batch_size': 4, 'lr': 1e-2, 'precision': 'fp32', 'save_every': 100}
 
 

@@ -26,6 +26,8 @@ from vla_policy_node.training.parts import prompt_length
 from vla_policy_node.training.parts import robot_tasks
 from vla_policy_node.training.parts import stats_of
 
+pytestmark = pytest.mark.slow
+
 CONFIG = load_config(CONFIGURATIONS / 'smoke.yaml')
 ALIGN = next(stage for stage in CONFIG.stages if isinstance(stage, AlignmentStage))
 MIX = [stage for stage in CONFIG.stages if isinstance(stage, MixtureStage)][-1]
