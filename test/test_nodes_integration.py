@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 import itertools
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -166,7 +167,10 @@ def test_an_instruction_from_the_command_line_moves_the_arm_until_done(graph):
     outcome = run_module('instruct', 'touch the red block', '--enable', '--wait', f'{END_S}')
     assert outcome.returncode == 0, outcome.stderr
     assert 'done after 11 chunks' in outcome.stdout
+    assert re.search('/controller_node: [1-9][0-9]* chunks followed', outcome.stdout)
     wait_until(lambda: graph.poses[-1].pose.position.x > before + 0.01)
+    outcome = run_module('instruct', 'touch it again', '--max-duration', '1', '--wait', f'{END_S}')
+    assert re.search('0 chunks followed, .* rejected, the last one: .* disabled', outcome.stdout)
     answer = run_module('ask', 'what is it?', '--wait', f'{END_S}')
     assert answer.returncode == 0 and answer.stdout.startswith('what is it? ')
 

@@ -25,6 +25,7 @@ from std_srvs.srv import SetBool
 from vla_msgs.action import ExecuteInstruction
 
 from vla_policy_node.nodes import command_line
+from vla_policy_node.nodes.controller_view import ControllerView
 from vla_policy_node.nodes.conversions import duration_message
 from vla_policy_node.nodes.status import RESULT_TEXT
 from vla_policy_node.prompts import clean_instruction
@@ -89,7 +90,9 @@ def _send(node: Node, options: argparse.Namespace, on_feedback: Any) -> Any:
     return handle
 
 
-def _follow(node: Node, options: argparse.Namespace, console: Console) -> Any:
+def _follow(
+    node: Node, options: argparse.Namespace, console: Console, controller: ControllerView,
+) -> Any:
     """Return the result of the instruction, showing its progress."""
     columns = (SpinnerColumn(), TextColumn('{task.description}'), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
@@ -98,9 +101,10 @@ def _follow(node: Node, options: argparse.Namespace, console: Console) -> Any:
         def on_feedback(message: Any) -> None:
             feedback = message.feedback
             plan = f' | {feedback.plan}' if feedback.plan else ''
+            robot = f' | {controller.now()}' if controller.now() else ''
             progress.update(task, description=(
                 f'{options.instruction}: {feedback.steps} chunks,'
-                f' {feedback.latency_ms:.0f} ms{plan}'))
+                f' {feedback.latency_ms:.0f} ms{plan}{robot}'))
 
         handle = _send(node, options, on_feedback)
         future = handle.get_result_async()
@@ -116,12 +120,16 @@ def _instruct() -> int:
     options = _parse()
     console = Console()
     with command_line.short_lived_node('instruct') as node:
+        controller = ControllerView(node, options.controller)
         interlock = _open_interlock(node, options) if options.enable else nullcontext()
         with interlock:
-            result = _follow(node, options, console)
+            result = _follow(node, options, console, controller)
+            followed = controller.summary()
     text = RESULT_TEXT.get(result.error_code, f'error {result.error_code}')
     detail = f': {result.error_msg}' if result.error_msg else ''
-    console.print(f'{text} after {result.steps} chunks{detail}', markup=False, highlight=False)
+    console.print(
+        f'{text} after {result.steps} chunks{detail}\n{followed}', markup=False, highlight=False,
+        soft_wrap=True)
     return 0 if result.error_code == ExecuteInstruction.Result.NONE else 1
 
 

@@ -24,7 +24,8 @@ def avoid_shared_memory() -> None:
     profile = 'fastdds_small_messages.xml'
     if names and _is_local():
         profile = 'fastdds_small_messages_localhost.xml'
-        os.environ.update(ROS_AUTOMATIC_DISCOVERY_RANGE='SYSTEM_DEFAULT', ROS_LOCALHOST_ONLY='0')
+        os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'SYSTEM_DEFAULT'
+        os.environ.pop('ROS_LOCALHOST_ONLY', None)
     for name in names:
         os.environ[name] = str(config / profile)
 
