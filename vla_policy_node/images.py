@@ -17,6 +17,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from vla_policy_node import rlds_resizing
 from vla_policy_node.image_decoding import check_size
 from vla_policy_node.image_decoding import convert_8bit
 from vla_policy_node.image_decoding import decode_compressed
@@ -117,7 +118,8 @@ def prepare(rgb: np.ndarray, camera: Any, *, box: Box | None = None) -> np.ndarr
     camera.crop_area: share of the area kept by a centre crop; each side becomes
     side * sqrt(crop_area), rounded. camera.size: (height, width) to resize to, or None.
     camera.resize: 'area', 'bilinear', 'bicubic' or 'lanczos', as OpenCV does them: only 'area'
-    averages over the pixels it leaves out when shrinking.
+    averages over the pixels it leaves out when shrinking. 'rlds' resizes first and crops
+    afterwards, to parts of a pixel, as rlds_resizing says.
     box: what to keep instead of the centre, for training with random crops; whole inside.
     Training and execution both call this. With nothing to do it returns the array it was given.
     """
@@ -126,14 +128,29 @@ def prepare(rgb: np.ndarray, camera: Any, *, box: Box | None = None) -> np.ndarr
         found = f'{getattr(rgb, "dtype", type(rgb).__name__)} {np.shape(rgb)}'
         raise ImageError(f'expected a uint8 image of shape (H, W, 3), found {found}')
     height, width = rgb.shape[:2]
+    if camera.resize == 'rlds':
+        return _as_rlds(rgb, camera, box)
     cropped = _crop(rgb, box or centre_box(height, width, camera.crop_area))
     if camera.size is None or tuple(camera.size) == cropped.shape[:2]:
         return cropped
     if camera.resize not in _INTERPOLATIONS:
-        raise ImageError(f'expected resize to be one of {", ".join(_INTERPOLATIONS)}, '
+        raise ImageError(f'expected resize to be one of {", ".join(_INTERPOLATIONS)}, rlds, '
                          f'found {camera.resize!r}')
     height, width = camera.size
     return cv2.resize(cropped, (width, height), interpolation=_INTERPOLATIONS[camera.resize])
+
+
+def _as_rlds(rgb: np.ndarray, camera: Any, box: Box | None) -> np.ndarray:
+    small = rlds_resizing.resize(rgb, camera.size)
+    if box is not None:
+        _crop(rgb, box)  # Refuses a box that is not inside.
+        (top, left, kept_height, kept_width), (height, width) = box, rgb.shape[:2]
+        return rlds_resizing.zoom(
+            small, (top / height, left / width, kept_height / height, kept_width / width))
+    if camera.crop_area == 1.0:
+        return small
+    side = math.sqrt(camera.crop_area)
+    return rlds_resizing.zoom(small, ((1.0 - side) / 2, (1.0 - side) / 2, side, side))
 
 
 def centre_box(height: int, width: int, area: float) -> Box:

@@ -170,13 +170,21 @@ class CameraConfig(_Section):
     One camera the model was trained with.
 
     size: (height, width) in pixels after preparation, or None to leave the size alone.
+    resize: an interpolation of OpenCV after the crop, or 'rlds': the Lanczos filter of the RLDS
+    loaders first, then the crop (module rlds_resizing).
     crop_area: share of the image's area kept by a centre crop, in (0, 1].
     """
 
     name: Annotated[str, Field(min_length=1)] = 'primary'
     size: tuple[_Pixels, _Pixels] | None = None
-    resize: Literal['area', 'bilinear', 'bicubic', 'lanczos'] = 'area'
+    resize: Literal['area', 'bilinear', 'bicubic', 'lanczos', 'rlds'] = 'area'
     crop_area: Annotated[FiniteFloat, Field(gt=0.0, le=1.0)] = 1.0
+
+    @model_validator(mode='after')
+    def _rlds_has_a_size(self) -> 'CameraConfig':
+        if self.resize == 'rlds' and self.size is None:
+            raise ValueError("resize 'rlds' needs a size, such as [224, 224], found none")
+        return self
 
 
 class VlaConfig(_Section):
