@@ -58,7 +58,7 @@ def _lanczos(length: int, wanted: int) -> np.ndarray:
 
 
 def _bilinear(length: int, start: float, end: float) -> np.ndarray:
-    """Return (length, length) float32: the weights of the old pixels, `start` to `end` as shares."""
+    """Return (length, length) float32: weights of the old pixels; start and end are shares."""
     places = np.linspace(start, end, length) * (length - 1)
     below = np.clip(np.floor(places).astype(int), 0, length - 1)
     above = np.minimum(below + 1, length - 1)
