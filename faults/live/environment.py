@@ -8,7 +8,7 @@ from vla_policy_node.bringup import inference_threads
 ROOT = Path(__file__).resolve().parents[2]
 # As shipped, but a killed participant is forgotten after four seconds instead of twenty.
 _PROFILE = Path(__file__).with_name('fastdds_profile.xml')
-_CONTROLLER_PROFILE = Path(__file__).with_name('fastdds_controller.xml')
+_UDP_PROFILE = Path(__file__).with_name('fastdds_udp.xml')
 
 
 def environment(domain: int, scratch: Path) -> dict[str, str]:
@@ -21,9 +21,13 @@ def environment(domain: int, scratch: Path) -> dict[str, str]:
         'OMP_NUM_THREADS': str(inference_threads())}
 
 
-def controller_environment() -> dict[str, str]:
-    """Return what is different for the controller: it shares no memory, as it does by itself."""
-    return {'ROS_AUTOMATIC_DISCOVERY_RANGE': 'SYSTEM_DEFAULT', **_profile(_CONTROLLER_PROFILE)}
+def without_shared_memory() -> dict[str, str]:
+    """
+    Return what is different for a process that must not wait for a lock another one holds.
+
+    The controller chooses this by itself, with the lease of 20 seconds.
+    """
+    return {'ROS_AUTOMATIC_DISCOVERY_RANGE': 'SYSTEM_DEFAULT', **_profile(_UDP_PROFILE)}
 
 
 def _profile(path: Path) -> dict[str, str]:

@@ -17,8 +17,8 @@ from typing import Any
 from faults.live.camera import Camera
 from faults.live.children import Children
 from faults.live.control import Control
-from faults.live.environment import controller_environment
 from faults.live.environment import environment
+from faults.live.environment import without_shared_memory
 from faults.live.watch import Watch
 from vla_policy_node import bringup
 from vla_policy_node.evaluation.supervisor import reserve_domain_id
@@ -67,7 +67,7 @@ class Rig:
         self.children.start(
             'controller_node',
             [sys.executable, *(program or ('-m', process.module)), *process.ros_arguments()],
-            prefix=prefix, **controller_environment(), **_logging_to(log_folder))
+            prefix=prefix, **without_shared_memory(), **_logging_to(log_folder))
 
     def start_policy(
         self, prefix: Sequence[str] = (), log_folder: Path | None = None, **parameters: Any,
@@ -98,15 +98,15 @@ def rig(scratch: Path, *, camera_topic: str = bringup.CAMERA_TOPIC, **control: f
     with reservation:
         settings = environment(domain, scratch)
         with (Children(scratch / 'logs', settings) as children,
-              _watching(domain, settings, children) as watch):
+              _watching(domain, children) as watch):
             yield Rig(children=children, control=numbers, watch=watch,
                       control_file=control_file, camera_topic=camera_topic)
 
 
 @contextmanager
-def _watching(domain: int, settings: dict[str, str], children: Children) -> Iterator[Watch]:
-    for name in ('ROS_AUTOMATIC_DISCOVERY_RANGE', 'FASTDDS_DEFAULT_PROFILES_FILE',
-                 'FASTRTPS_DEFAULT_PROFILES_FILE'):
-        os.environ.setdefault(name, settings[name])
+def _watching(domain: int, children: Children) -> Iterator[Watch]:
+    for name, value in without_shared_memory().items():
+        # Within pytest there are other nodes in this process, and their settings.
+        os.environ.setdefault(name, value)
     with spinning_node(lambda: Watch(children.check), domain) as watch:
         yield watch

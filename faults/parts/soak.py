@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from faults.live.environment import controller_environment
+from faults.live.environment import without_shared_memory
 from faults.live.motion import motion_faults
 from faults.live.rig import Rig
 from faults.live.rig import rig
@@ -107,7 +107,7 @@ def cases(*, short: bool, scratch: Path, form: Form | None = None, **control: fl
                 'policy_node', checkpoint=str(bringup.share_directory() / 'models' / 'tabletop'),
                 autostart=True).command())
             running.children.start('controller_node', bringup.node_process(
-                'controller_node', dry_run=False).command(), **controller_environment())
+                'controller_node', dry_run=False).command(), **without_shared_memory())
         soak = Soak(running, form, short)
         soak.begin()
         # The judgement counts memory of each process, and latency.
