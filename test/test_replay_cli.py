@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+import signal
 
 import numpy as np
 import pytest
@@ -225,10 +226,11 @@ def test_rrd_holds_actions_and_pictures_at_the_stamps(monkeypatch, files) -> Non
     assert [entry[1] for entry in pictures] == numbers['x/recorded'][1]
 
 
-def test_an_interrupted_replay_writes_nothing(monkeypatch, files, capsys) -> None:
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_replay_writes_nothing(monkeypatch, files, capsys, number) -> None:
     class Interrupted(BrightnessPolicy):
         def infer(self, observation):
-            raise KeyboardInterrupt
+            signal.raise_signal(number)
 
     assert run(monkeypatch, files, loader=Loader(Interrupted())) == 130
     assert 'replay: interrupted, nothing was written' in capsys.readouterr().out

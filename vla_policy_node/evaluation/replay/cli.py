@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 from enum import Enum
 from pathlib import Path
+import signal
 import sys
 from typing import Annotated
 
@@ -111,6 +112,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     app.command(name='replay')(replay)
     console = Console(stderr=True, highlight=False)
+    # Whoever stops a container or a service sends it; what was evaluated is kept as after Ctrl-C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         app(args=None if arguments is None else list(arguments), prog_name='replay',
             standalone_mode=True)
