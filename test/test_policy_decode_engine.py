@@ -1,6 +1,8 @@
 """What the decode engine keeps from frame to frame, and what it does when something fails."""
 
+import gc
 import math
+import weakref
 
 import finetune_families as families
 import numpy as np
@@ -53,6 +55,23 @@ def test_five_prompts_in_turn_are_each_decoded_as_if_alone(model):
         for words in (1, 2, 3, 4, 80):
             alone = ConstrainedDecoder(model, ACTIONS)
             assert tokens(decoder, words, words=words) == tokens(alone, words, words=words)
+
+
+@pytest.mark.parametrize(
+    'graphs', [None, TapedGraphs(), refuse], ids=['eager', 'graph', 'refused'])
+def test_a_prompt_that_is_forgotten_takes_no_memory_until_a_collector_comes(model, graphs):
+    decoder = ConstrainedDecoder(model, ACTIONS, graphs=graphs)
+    gc.disable()
+    try:
+        tokens(decoder, 0)
+        tokens(decoder, 0)
+        first = weakref.ref(next(iter(decoder._prompts.values())))
+        assert first() is not None
+        for seed in range(1, 5):
+            tokens(decoder, seed)
+        assert first() is None
+    finally:
+        gc.enable()
 
 
 def test_prompts_of_equal_length_with_other_words_are_told_apart(model):

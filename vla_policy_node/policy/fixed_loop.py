@@ -60,7 +60,9 @@ class FixedLoop:
             len(places.rows), max(places.sizes), dtype=torch.float64, device=device)
         self._pixels: dict[str, torch.Tensor] = {}
         self._logits: torch.Tensor | None = None
-        self._work: tuple[Work, Work] = (self._prefill, self._choose_all)
+        # Of the prompt and of the tokens, once recorded. Our own methods are not kept beside them:
+        # a prompt that is forgotten would stay in memory until a collector comes.
+        self._replays: tuple[Work | None, Work | None] = None, None
         self._runs = 0
 
     def run(self, pixels: Inputs, random: torch.Generator, clock: Clock) -> np.ndarray:
@@ -76,8 +78,9 @@ class FixedLoop:
         if self._graphs is not None and self._runs == 1:
             self._record()
         self._runs += 1
-        for work in self._work:
-            work()
+        work = self._prefill, self._choose_all
+        for replay, part in zip(self._replays, work, strict=True):
+            (replay or part)()
             clock.mark()
         return self._rows.cpu().numpy().copy()
 
@@ -89,8 +92,8 @@ class FixedLoop:
         state that the part before it leaves behind.
         """
         try:
-            prefill = self._recorded(self._prefill)
-            self._work = prefill, self._graphs(self._choose_all)
+            prefill = self._recorded_prefill()
+            self._replays = prefill, self._graphs(self._choose_all)
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:
@@ -98,17 +101,17 @@ class FixedLoop:
                             '%s', str(error).splitlines()[0])
             self._graphs = None
 
-    def _recorded(self, work: Work) -> Work:
-        """Return the replay of the work; where it cannot be recorded, run it and return it."""
+    def _recorded_prefill(self) -> Work | None:
+        """Return the replay of the prompt; where it cannot be recorded, run it and return None."""
         try:
-            return self._graphs(work)
+            return self._graphs(self._prefill)
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:
             _LOGGER.info('the prompt cannot be recorded as a graph here and runs step by step: '
                          '%s', str(error).splitlines()[0])
-            work()
-            return work
+        self._prefill()
+        return None
 
     def _take(self, pixels: Inputs) -> None:
         """Put the pixels where the work reads them."""
