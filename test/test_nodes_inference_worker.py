@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from dataclasses import field
+import gc
 import threading
 import time
 from types import SimpleNamespace
@@ -20,6 +21,7 @@ from vla_policy_node.nodes.inference_worker import InferenceWorker  # noqa: E402
 from vla_policy_node.nodes.inference_worker import WorkerSettings  # noqa: E402
 from vla_policy_node.nodes.mailbox import Frame  # noqa: E402
 from vla_policy_node.policy import DecodeError  # noqa: E402
+from vla_policy_node.policy import give_back_memory  # noqa: E402
 from vla_policy_node.policy import PolicyError  # noqa: E402
 
 
@@ -142,6 +144,14 @@ def test_a_failed_decode_is_reported_and_never_published(make_bench):
     bench.see(10)
     wait_until(lambda: bench.listener.failures == [(Failure.DECODE_FAILED, 'no bin')])
     assert bench.listener.published == []
+
+
+def test_collections_leave_a_loaded_policy_out_until_memory_is_given_back(make_bench):
+    gc.unfreeze()
+    make_bench()
+    assert gc.get_freeze_count() > 1000
+    give_back_memory()
+    assert gc.get_freeze_count() == 0
 
 
 def test_an_unexpected_error_is_a_fault_and_the_worker_goes_on(make_bench):

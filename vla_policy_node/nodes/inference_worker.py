@@ -11,6 +11,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
+import gc
 import threading
 import time
 from typing import Any
@@ -176,6 +177,10 @@ class InferenceWorker:
         except Exception as error:
             self._ready.set_exception(error)
             return
+        # Looking through the half million objects of a loaded model stops all threads for 0.3 s,
+        # so collections leave them out until memory is given back.
+        gc.collect()
+        gc.freeze()
         self._ready.set_result(policy)
         try:
             while (work := self._next_work()) is not None:

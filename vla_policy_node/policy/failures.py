@@ -84,7 +84,12 @@ def forget(error: BaseException | None) -> None:
 
 
 def give_back_memory() -> None:
-    """Free what nothing uses any more, and return it to the GPU's driver and the system."""
+    """
+    Free what nothing uses any more, and return it to the GPU's driver and the system.
+
+    Also of what was frozen: it may be a policy that is closed.
+    """
+    gc.unfreeze()
     gc.collect()
     return_freed_memory()
 
