@@ -1,5 +1,6 @@
 """Pictures become what the RLDS loaders of OpenVLA make of them."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -28,6 +29,18 @@ def test_the_filter_is_the_anti_aliased_lanczos_one(size):
     # Pillow rounds once more, between rows and columns.
     assert difference.max() == 1
     assert (difference > 0).mean() < 0.05
+
+
+@pytest.mark.parametrize(('name', 'size'), [('shrunk', (28, 28)), ('enlarged', (60, 72))])
+def test_pixels_are_those_of_tensorflow(name, size):
+    # tf.image.resize (lanczos3, antialias), rounded; tf.image.crop_and_resize of a box with sides
+    # of sqrt(0.9), TensorFlow 2.21. At times its sums fall on the other side of a half.
+    reference = np.load(Path(__file__).with_name('data') / 'rlds_reference.npz')
+    for expected, area in ((reference[name], 1.0), (reference[f'{name}_crop'], 0.9)):
+        camera = CameraConfig(size=size, resize='rlds', crop_area=area)
+        difference = np.abs(prepare(reference['picture'], camera).astype(int) - expected)
+        assert difference.max() <= 1
+        assert (difference > 0).mean() < 0.001
 
 
 def test_what_overshoots_is_clipped_and_a_plain_picture_stays_plain():
