@@ -126,7 +126,7 @@ def test_words_come_from_metadata_or_from_who_asks(tmp_path: Path) -> None:
     assert read(path, said).episodes[0].instruction == 'push left'
     assert read(next(path.glob('*.mcap')), said).episodes[0].instruction == 'push left'
     assert read(path, said, instruction='touch').episodes[0].instruction == 'touch'
-    with pytest.raises(RecordingError, match="custom data 'words' in metadata.yaml, found task;"):
+    with pytest.raises(RecordingError, match="'words' in the metadata of the bag, found task;"):
         read(path, config(instruction={'metadata': 'words'}))
     with pytest.raises(RecordingError, match='where the instruction comes from, found nothing'):
         read(path, config(instruction=None))

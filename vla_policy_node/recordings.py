@@ -28,6 +28,7 @@ import yaml
 
 from vla_policy_node.bag_salvage import SalvagedBag
 from vla_policy_node.images import to_rgb
+from vla_policy_node.mcap_metadata import read_mcap_metadata
 from vla_policy_node.zstandard import unpack_file
 from vla_policy_node.zstandard import unzstd
 from vla_policy_node.zstandard import ZSTD_MAGIC
@@ -196,15 +197,17 @@ class Recording:
 
     @property
     def custom_data(self) -> dict[str, str]:
-        """What metadata.yaml holds of `ros2 bag record --custom-data`, of a file in its folder."""
-        folder = self.path if self.path.is_dir() else self.path.parent
-        try:
-            content = yaml.safe_load((folder / 'metadata.yaml').read_text(encoding='utf-8'))
-            custom = content['rosbag2_bagfile_information'].get('custom_data') or {}
-            return {str(key): str(value) for key, value in custom.items()}
-        except (OSError, UnicodeDecodeError, yaml.YAMLError, LookupError, TypeError,
-                AttributeError):
-            return {}
+        """
+        What `ros2 bag record --custom-data` said, and other words of the bag's metadata.
+
+        Of metadata.yaml, also that of a file in its folder, and of metadata records in MCAP.
+        """
+        self._opened()
+        where = Path(self._unpacked.name) if self._unpacked else self.path
+        found: dict[str, str] = {}
+        for file in sorted(where.glob('*.mcap')) if where.is_dir() else [where]:
+            found.update(read_mcap_metadata(file))
+        return {**found, **_custom_data_of(self.path if self.path.is_dir() else self.path.parent)}
 
     def has_header(self, type_name: str) -> bool:
         """Return whether messages of a type begin with a header, and so with a stamp."""
@@ -280,6 +283,16 @@ def read_chunk(recorded: Recorded) -> RecordedChunk:
         observation_ns=_nanoseconds(message.observation_stamp),
         period_s=1e-9 * _nanoseconds(message.period), frame=message.header.frame_id,
         plan=message.plan)
+
+
+def _custom_data_of(folder: Path) -> dict[str, str]:
+    """Return the custom data in a folder's metadata.yaml, if there is one that makes sense."""
+    try:
+        content = yaml.safe_load((folder / 'metadata.yaml').read_text(encoding='utf-8'))
+        custom = content['rosbag2_bagfile_information'].get('custom_data') or {}
+        return {str(key): str(value) for key, value in custom.items()}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, LookupError, TypeError, AttributeError):
+        return {}
 
 
 @cache

@@ -264,7 +264,7 @@ def _fixed_words(recording: Recording, config: RecordedConfig) -> str | None:
     custom = recording.custom_data
     if source.metadata not in custom:
         raise RecordingError(
-            f'{recording.path}: expected custom data {source.metadata!r} in metadata.yaml, found '
+            f'{recording.path}: expected {source.metadata!r} in the metadata of the bag, found '
             f'{", ".join(custom) or "none"}; set instruction in the configuration or on the '
             'command line')
     return custom[source.metadata]

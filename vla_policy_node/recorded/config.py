@@ -178,8 +178,8 @@ class InstructionSection(_Section):
     """
     Where the words come from: exactly one of three.
 
-    topic: of std_msgs/String or vla_msgs/PolicyStatus. metadata: a key of the custom data in
-    metadata.yaml, as `ros2 bag record --custom-data` writes it. text: these words.
+    topic: of std_msgs/String or vla_msgs/PolicyStatus. metadata: a key of the custom data that
+    `ros2 bag record --custom-data` wrote, or of a metadata record in MCAP. text: these words.
     """
 
     topic: TopicName | None = None
