@@ -17,6 +17,7 @@ from vla_policy_node.action_tokenizer import TextNumberTokens
 from vla_policy_node.policy import DecodeError
 from vla_policy_node.policy import PolicyError
 from vla_policy_node.policy.decoding import ConstrainedDecoder
+from vla_policy_node.prompts import InstructionError
 from vla_policy_node.token_automaton import FreeText
 
 pytestmark = pytest.mark.slow
@@ -124,8 +125,10 @@ def test_an_error_names_the_first_token_that_has_no_finite_logit(model, biased):
 def test_a_prompt_that_leaves_no_room_for_the_action_is_refused_with_both_lengths(model):
     model.config.get_text_config().max_position_embeddings = 29
     assert len(tokens(ConstrainedDecoder(model, ACTIONS), words=1)) == 7
-    with pytest.raises(PolicyError, match=r'at most 29 tokens.*found 25 \+ 7'):
+    with pytest.raises(PolicyError, match=r'at most 29 tokens.*found 25 \+ 7') as refused:
         tokens(ConstrainedDecoder(model, ACTIONS), words=4)
+    # So whoever gave the words hears that they are the trouble.
+    assert isinstance(refused.value, InstructionError)
 
 
 def test_first_logits_may_be_asked_for_between_replays(model):

@@ -108,7 +108,7 @@ class ConstrainedDecoder:
 
         :param inputs: what the processor made of a prompt and its images, a batch of one.
         :raises DecodeError: a logit of a legal token is not finite.
-        :raises PolicyError: the prompt is longer than the model has room for.
+        :raises PromptLengthError: the prompt is longer than the model has room for.
         """
         clock = Clock(self._model.device)
         with self._computing():

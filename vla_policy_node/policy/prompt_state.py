@@ -18,7 +18,7 @@ from vla_policy_node.policy.caches import wipe
 from vla_policy_node.policy.last_layer import LastLayer
 from vla_policy_node.policy.output_head import CutHead
 from vla_policy_node.policy.types import DecodeError
-from vla_policy_node.policy.types import PolicyError
+from vla_policy_node.policy.types import PromptLengthError
 
 # Caches of about the same length are shared; this many places more cost little.
 _BUCKET = 64
@@ -43,12 +43,12 @@ class CacheShelf:
         self._caches: dict[int, Any] = {}
 
     def take(self, n_prompt: int, n_new: int) -> Any:
-        """Return a cache for a prompt and what follows; PolicyError where there is no room."""
+        """Return a cache for a prompt and what follows; PromptLengthError without room."""
         wanted = n_prompt + n_new
         config = self._model.config.get_text_config(decoder=True)
         room = getattr(config, 'max_position_embeddings', None) or wanted
         if wanted > room:
-            raise PolicyError(
+            raise PromptLengthError(
                 f'expected a prompt and an action of at most {room} tokens, which is what the '
                 f'model was made for, found {n_prompt} + {n_new}; shorten the instruction, or '
                 'use fewer cameras')

@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from vla_policy_node.action_space import ActionSpace
+from vla_policy_node.prompts import InstructionError
 
 
 class PolicyError(ValueError):
@@ -17,6 +18,10 @@ class PolicyError(ValueError):
 
 class DecodeError(PolicyError):
     """The model ran, but its output is no action; whoever asked must hold, never move."""
+
+
+class PromptLengthError(PolicyError, InstructionError):
+    """The prompt and the answer have more tokens than the model has room for."""
 
 
 class PolicyMemoryError(PolicyError):
