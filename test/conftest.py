@@ -1,5 +1,6 @@
 """Settings that every test needs before the first node or renderer is made."""
 
+from collections.abc import Iterator
 import os
 import tempfile
 
@@ -16,6 +17,14 @@ os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
 _LOGS = os.path.join(tempfile.gettempdir(), 'vla_policy_node_tests')
 os.environ.setdefault('ROS_LOG_DIR', _LOGS)
 os.environ.update(dds_environment())
+
+
+@pytest.fixture(autouse=True)
+def ordinary_scheduling() -> Iterator[None]:
+    """Let no test leave a real-time priority behind, which starves those after it."""
+    before = os.sched_getscheduler(0)
+    yield
+    assert os.sched_getscheduler(0) == before, 'expected the scheduling of before, found another'
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

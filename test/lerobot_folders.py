@@ -11,6 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from vla_policy_node.training.convert.mp4 import scheduling_kept
+
 FPS = 10
 LENGTHS = (4, 3)
 TASKS = ('open the drawer', 'close the drawer')
@@ -41,7 +43,7 @@ def picture(shade: int) -> np.ndarray:
 def write_video(path: Path, shades: Sequence[int], codec: str = 'libx264', gop: int = 2) -> None:
     """Encode pictures at 10 fps as LeRobot does: yuv420p, a keyframe every `gop`."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with av.open(str(path), 'w') as container:
+    with scheduling_kept(), av.open(str(path), 'w') as container:
         stream = container.add_stream(codec, rate=FPS, options={'g': str(gop), 'crf': '10'})
         stream.width, stream.height, stream.pix_fmt = 64, 48, 'yuv420p'
         for shade in shades:

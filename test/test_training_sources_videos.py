@@ -6,6 +6,7 @@ import av
 import numpy as np
 import pytest
 
+from vla_policy_node.training.convert.mp4 import scheduling_kept
 from vla_policy_node.training.sources.videos import Video
 from vla_policy_node.training.sources.videos import VideoError
 
@@ -21,7 +22,7 @@ CODECS = {
 
 def _encode(path: Path, codec: str, options: dict[str, str]) -> Path:
     rng = np.random.default_rng(0)
-    with av.open(str(path), 'w') as container:
+    with scheduling_kept(), av.open(str(path), 'w') as container:
         stream = container.add_stream(codec, rate=30, options=options)
         stream.width, stream.height, stream.pix_fmt = 64, 64, 'yuv420p'
         for _ in range(FRAMES):

@@ -103,7 +103,7 @@ class Mp4File:
         if self.rows > 1:
             self._write(frame)
             return
-        with _scheduling_kept():
+        with scheduling_kept():
             self._write(frame)
 
     def close(self) -> None:
@@ -119,7 +119,7 @@ class Mp4File:
 
 
 @contextmanager
-def _scheduling_kept() -> Iterator[None]:
+def scheduling_kept() -> Iterator[None]:
     """
     Give every thread the scheduling that the caller had before.
 
