@@ -14,6 +14,7 @@ from vla_policy_node.evaluation.supervisor import reserve_domain_id
 _DOMAIN, _RESERVATION = reserve_domain_id()
 os.environ['ROS_DOMAIN_ID'] = str(_DOMAIN)
 os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
+_SCHEDULING = os.sched_getscheduler(0)
 _LOGS = os.path.join(tempfile.gettempdir(), 'vla_policy_node_tests')
 os.environ.setdefault('ROS_LOG_DIR', _LOGS)
 os.environ.update(dds_environment())
@@ -22,9 +23,8 @@ os.environ.update(dds_environment())
 @pytest.fixture(autouse=True)
 def ordinary_scheduling() -> Iterator[None]:
     """Let no test leave a real-time priority behind, which starves those after it."""
-    before = os.sched_getscheduler(0)
     yield
-    assert os.sched_getscheduler(0) == before, 'expected the scheduling of before, found another'
+    assert os.sched_getscheduler(0) == _SCHEDULING, 'expected the scheduling of the start'
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
