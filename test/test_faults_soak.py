@@ -1,6 +1,8 @@
 """The soak in its short form, what it judges by, and that a leak or a drift is found out."""
 
 from functools import partial
+from multiprocessing.shared_memory import SharedMemory
+import os
 
 from faults_bench import play
 import numpy as np
@@ -10,6 +12,7 @@ pytest.importorskip('rclpy')
 pytest.importorskip('vla_policy_node.simulation')
 
 from faults.live.usage import Usage  # noqa: E402
+from faults.live.usage import usage  # noqa: E402
 from faults.parts import soak  # noqa: E402
 from faults.parts.drift import slope_per_hour  # noqa: E402
 
@@ -39,6 +42,19 @@ def test_a_policy_that_keeps_what_it_sees_is_found_out():
 
 
 class TestMemory:
+    def test_what_a_process_has_for_itself_counts_and_shared_segments_do_not(self):
+        before = usage(os.getpid()).rss_bytes
+        own = np.ones(20_000_000, np.uint8)
+        with_own = usage(os.getpid()).rss_bytes
+        segment = SharedMemory(create=True, size=30_000_000)
+        try:
+            np.ndarray(30_000_000, np.uint8, segment.buf).fill(1)
+            assert usage(os.getpid()).rss_bytes - with_own < 2e6
+        finally:
+            segment.close()
+            segment.unlink()
+        assert with_own - before == pytest.approx(own.nbytes, abs=2e6)
+
     @pytest.mark.parametrize('slope', [0.0, 0.8, 1.3, 30.0])
     def test_a_slope_is_found_under_noise_and_outliers(self, slope):
         values = 500.0 + slope * HOUR_S / 3600.0 + noise(0.5)
