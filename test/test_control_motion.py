@@ -79,6 +79,21 @@ def test_fixed_axis_roll_pitch_yaw_is_executed_as_the_rotation_that_it_means(rpy
     assert matrix_of(command.pose.quaternion) == pytest.approx(turned_by_axes(*rpy), abs=1e-9)
 
 
+@pytest.mark.parametrize(('sent_after_s', 'time_left_s'), [
+    (0.0005, 0.02), (0.001, 0.02), (0.009, 0.012), (0.019, 0.002), (0.03, 0.0)])
+def test_a_command_that_went_out_late_leaves_the_next_one_less_time_to_accelerate(
+        sent_after_s, time_left_s):
+    bench = Bench(max_linear_mps=1.0, max_linear_mps2=2.0)
+    bench.send(delta(x=0.1))
+    first = bench.tick().linear[0]
+    bench.controller.sent(bench.mono_s + sent_after_s)
+    assert bench.tick().linear[0] - first == pytest.approx(2.0 * time_left_s)
+    # Once: the one after it went out in time.
+    before = bench.command.linear[0]
+    bench.controller.sent(bench.mono_s)
+    assert bench.tick().linear[0] - before == pytest.approx(2.0 * 0.02)
+
+
 def test_the_steps_of_a_chunk_follow_each_other_at_its_period():
     bench = Bench(max_linear_mps2=50.0, command_timeout_s=1.0)
     bench.send(delta(x=0.02), delta(y=0.02), delta(z=0.02))

@@ -10,8 +10,9 @@ from faults.motion_oracle import MotionOracle
 from faults.motion_oracle import Robot
 from vla_policy_node.control import ControlParameters
 
-# Between the tick that makes a command and its stamp.
-_STAMP_S = 0.005
+# Between the tick that makes a command and its stamp: what sending may take (1 ms) and the time
+# between two looks at two clocks.
+_STAMP_S = 0.0012
 _LATE_S = 2.0 / COMMAND_RATE_HZ
 # The arm swings a little where it is stopped.
 _SWING_M = 0.01

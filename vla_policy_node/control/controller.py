@@ -33,6 +33,8 @@ from vla_policy_node.control.velocity import LimitedTwist
 
 # A late tick is granted this many command periods of acceleration and of look-ahead.
 LATE_TICK_PERIODS = 2.0
+# What it may take from a tick to its command's departure; anything more is late.
+_SENDING_S = 0.001
 
 
 class MotionController:
@@ -58,6 +60,7 @@ class MotionController:
         self._sending = False
         self._zero_since_s: float | None = None
         self._tick_s: float | None = None
+        self._sent_late_s = 0.0
         self.state = State.DISABLED
         self.stop_reason = ''
         self.counters = Counters()
@@ -201,6 +204,15 @@ class MotionController:
             self.counters.count_command(command)
         return command
 
+    def sent(self, now_mono_s: float) -> None:
+        """
+        Note that the command of the latest tick has gone out by now.
+
+        Where that was late, on a busy machine, the next one differs from it by no more than the
+        acceleration allows in the time that is left between the two.
+        """
+        self._sent_late_s = max(0.0, now_mono_s - self._tick_s - _SENDING_S)
+
     def _advance(self, now_ros_s: float, now_mono_s: float) -> float:
         """Account for the time since the last tick; return the time to accelerate in [s]."""
         self._read_clock(now_ros_s, now_mono_s)
@@ -208,9 +220,10 @@ class MotionController:
         if self._tick_s is not None:
             dt_s = max(0.0, now_mono_s - self._tick_s)
         self._tick_s = now_mono_s
+        sent_late_s, self._sent_late_s = self._sent_late_s, 0.0
         self._tracker.advance(self._twist.linear, dt_s, now_ros_s)
         if dt_s <= self._parameters.command_timeout_s:
-            return min(dt_s, self._late_s)
+            return max(0.0, min(dt_s - sent_late_s, self._late_s))
         # After such a gap whoever executes the commands has stopped: do not go on from the
         # speed of before.
         self._twist.brake(dt_s)

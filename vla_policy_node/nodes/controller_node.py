@@ -213,6 +213,7 @@ class ControllerNode(Node):
     def _execute(self, command: Command) -> None:
         if self._robot is not None:
             self._robot.send(command)
+            self.controller.sent(time.monotonic())
             self._status.commands_sent += 1
         self._report(command)
 
