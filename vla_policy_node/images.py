@@ -143,7 +143,7 @@ def prepare(rgb: np.ndarray, camera: Any, *, box: Box | None = None) -> np.ndarr
 def _as_rlds(rgb: np.ndarray, camera: Any, box: Box | None) -> np.ndarray:
     small = rlds_resizing.resize(rgb, camera.size)
     if box is not None:
-        _crop(rgb, box)  # Refuses a box that is not inside.
+        _check_inside(rgb, box)
         (top, left, kept_height, kept_width), (height, width) = box, rgb.shape[:2]
         return rlds_resizing.zoom(
             small, (top / height, left / width, kept_height / height, kept_width / width))
@@ -167,11 +167,16 @@ def _crop(rgb: np.ndarray, box: Box) -> np.ndarray:
     top, left, height, width = box
     if (height, width) == rgb.shape[:2]:
         return rgb
-    cropped = rgb[top:top + height, left:left + width]
-    if min(top, left) < 0 or cropped.shape[:2] != (height, width):
+    _check_inside(rgb, box)
+    return np.ascontiguousarray(rgb[top:top + height, left:left + width])
+
+
+def _check_inside(rgb: np.ndarray, box: Box) -> None:
+    top, left, height, width = box
+    inside = rgb[top:top + height, left:left + width]
+    if min(top, left) < 0 or inside.shape[:2] != (height, width):
         raise ImageError(f'expected a crop inside the {rgb.shape[0]} x {rgb.shape[1]} image, '
                          f'found top, left, height, width {box}')
-    return np.ascontiguousarray(cropped)
 
 
 def _bytes_of(data: Any) -> np.ndarray:

@@ -57,6 +57,7 @@ def _lanczos(length: int, wanted: int) -> np.ndarray:
     return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
+@lru_cache(maxsize=16)
 def _bilinear(length: int, start: float, end: float) -> np.ndarray:
     """Return (length, length) float32: weights of the old pixels; start and end are shares."""
     places = np.linspace(start, end, length) * (length - 1)

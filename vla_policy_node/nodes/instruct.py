@@ -101,7 +101,8 @@ def _follow(
         def on_feedback(message: Any) -> None:
             feedback = message.feedback
             plan = f' | {feedback.plan}' if feedback.plan else ''
-            robot = f' | {controller.now()}' if controller.now() else ''
+            state = controller.now()
+            robot = f' | {state}' if state else ''
             progress.update(task, description=(
                 f'{options.instruction}: {feedback.steps} chunks,'
                 f' {feedback.latency_ms:.0f} ms{plan}{robot}'))
