@@ -6,12 +6,15 @@ import pytest
 
 from vla_policy_node.evaluation.telemetry import Telemetry
 
+UNCONFIGURED, IDLE = 0, 2
 
-def _policy(frames=0, superseded=0, chunks=0, total_ms=0.0):
+
+def _policy(frames=0, superseded=0, chunks=0, total_ms=0.0, state=IDLE):
     return SimpleNamespace(
-        frames_received=frames, frames_superseded=superseded,
-        frames_rejected=0, chunks_published=chunks, decode_failures=0, preprocess_ms=1.0,
-        vision_ms=2.0, prefill_ms=3.0, decode_ms=4.0, total_ms=total_ms)
+        UNCONFIGURED=UNCONFIGURED, state=state,
+        frames_received=frames, frames_superseded=superseded, frames_rejected=0,
+        chunks_published=chunks, decode_failures=0, preprocess_ms=1.0, vision_ms=2.0,
+        prefill_ms=3.0, decode_ms=4.0, total_ms=total_ms)
 
 
 def _controller(sequence, latency_ms, accepted=1):
@@ -57,6 +60,18 @@ def test_frames_are_counted_between_two_moments_at_which_the_camera_said_its_num
         telemetry.on_diagnostics([('camera', {'frames_published': str(published)})], now_s)
     assert telemetry.frames() == {
         'published': 31, 'received': 30, 'dropped': 1, 'superseded': 14, 'rejected': 0}
+
+
+def test_frames_published_while_the_policy_was_being_loaded_are_not_dropped():
+    telemetry = Telemetry()
+    for now_s, frames, state in (
+            (0.0, 0, UNCONFIGURED), (9.0, 0, UNCONFIGURED), (10.0, 1, IDLE), (11.0, 31, IDLE),
+            (12.0, 61, IDLE)):
+        telemetry.on_policy_status(_policy(frames, state=state), now_s)
+    for second in range(13):
+        telemetry.on_diagnostics([('camera', {'frames_published': str(30 * second)})], second)
+    frames = telemetry.frames()
+    assert (frames['published'], frames['received'], frames['dropped']) == (60, 60, 0)
 
 
 def test_counters_read_long_apart_are_not_compared():

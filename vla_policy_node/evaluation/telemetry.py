@@ -57,7 +57,9 @@ class Telemetry:
             for name, values in self.model_ms.items():
                 values.append(getattr(status, name))
         self._policy = counters
-        self._counted.append((received_s, counters))
+        # What the camera published while the policy was being loaded is not lost.
+        if status.state != status.UNCONFIGURED:
+            self._counted.append((received_s, counters))
 
     def on_chunk(self, received_s: float) -> None:
         """Note that a chunk arrived at a monotonic time."""
