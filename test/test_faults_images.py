@@ -13,6 +13,7 @@ from vla_policy_node.nodes import inference_worker
 from vla_policy_node.nodes.inference_worker import Failure
 
 
+@pytest.mark.slow
 def test_every_malformed_message_is_refused_by_name_and_the_others_show_their_pixels():
     results = play('images')
     assert results.misses == []

@@ -300,6 +300,7 @@ def test_no_image_message_does_worse_than_an_image_error(encoding, height, width
         assert '\n' not in str(error)
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(st.sampled_from(['.jpg', '.png']), st.data())
 def test_no_compressed_message_does_worse_than_an_image_error(extension, draw):

@@ -168,6 +168,7 @@ def one_each(entry: object) -> tuple[int, str]:
     return 1, ''
 
 
+@pytest.mark.slow
 def test_indexing_200000_lines_takes_less_than_2_mb(tmp_path):
     path = tmp_path / 'lines.jsonl'
     path.write_text(''.join(f'{{"n": {number}}}\n' for number in range(200_000)))
