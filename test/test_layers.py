@@ -42,11 +42,13 @@ def imported_modules(module: str) -> set[str]:
     return set(result.stdout.split())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('module', WITHOUT_TORCH)
 def test_it_starts_without_torch_and_without_ros(module):
     assert not {'torch', 'transformers', 'rclpy'} & imported_modules(module)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('module', NODES_WITHOUT_TORCH)
 def test_a_node_that_has_loaded_no_model_has_not_imported_torch(module):
     pytest.importorskip('rclpy')
