@@ -15,6 +15,7 @@ from vla_policy_node.evaluation import report
 from vla_policy_node.evaluation.episodes import EpisodePlan
 from vla_policy_node.evaluation.episodes import EpisodeResult
 from vla_policy_node.evaluation.episodes import Still
+from vla_policy_node.evaluation.summary import FLOOR_NAMES
 from vla_policy_node.evaluation.summary import floor_summary
 from vla_policy_node.evaluation.summary import success_summary
 from vla_policy_node.evaluation.summary import write_json
@@ -160,6 +161,17 @@ def test_the_terminal_table_has_intervals_beside_floors():
     assert '600 published, 599 received' in text
     assert 'too old' not in text
     assert max(map(len, text.splitlines())) <= 80
+
+
+def test_hundreds_of_episodes_fit_into_80_columns():
+    outcomes = [True] * 399 + [False]
+    plans = [EpisodePlan(seed=seed, task='push right red') for seed in range(400)]
+    results = [replace(RESULTS[0], plan=plan, succeeded=succeeded)
+               for plan, succeeded in zip(plans, outcomes, strict=True)]
+    floors = {name: floor_summary(plans, outcomes) for name in FLOOR_NAMES}
+    text = _text(terminal_summary({**SUMMARY, **success_summary(results), 'floors': floors}))
+    assert re.search(r'all +399/400 +99.8 % \[99, 100\]( +399/400){5}', text)
+    assert '…' not in text
 
 
 def test_many_rejected_chunks_are_explained():

@@ -5,6 +5,7 @@ import pytest
 from vla_policy_node.evaluation.episodes import outcomes_by_verb
 from vla_policy_node.evaluation.episodes import plan_episodes
 from vla_policy_node.evaluation.episodes import tasks_of
+from vla_policy_node.evaluation.statistics import percent_text
 from vla_policy_node.evaluation.statistics import percentile
 from vla_policy_node.evaluation.statistics import percentiles
 from vla_policy_node.evaluation.statistics import success_entry
@@ -70,3 +71,10 @@ def test_an_unknown_task_is_refused_with_the_choices():
 def test_zero_episodes_are_refused():
     with pytest.raises(ValueError, match='at least 1 episode, found 0'):
         plan_episodes(0, 0)
+
+
+@pytest.mark.parametrize(('share', 'text'), [
+    (0.0, '0'), (1.0, '100'), (0.584, '58'), (None, '-'),
+    (399 / 400, '99.8'), (1 / 400, '0.2'), (0.9996, '99.96'), (2 / 3, '67')])
+def test_a_share_that_is_neither_none_nor_all_is_not_rounded_to_it(share, text):
+    assert percent_text(share) == text

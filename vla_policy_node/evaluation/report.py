@@ -12,6 +12,7 @@ from vla_policy_node.evaluation import charts
 from vla_policy_node.evaluation.episodes import EpisodeResult
 from vla_policy_node.evaluation.episodes import Still
 from vla_policy_node.evaluation.plans import read_plan
+from vla_policy_node.evaluation.statistics import percent_text
 from vla_policy_node.evaluation.summary import FLOOR_NAMES
 from vla_policy_node.evaluation.table import number
 
@@ -34,7 +35,8 @@ def render(
     environment = Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
     environment.filters['number'] = number
-    environment.filters['percent'] = _percent
+    environment.filters['percent'] = percent_text
+    environment.filters['bound'] = _bound
     plans = [read_plan(still.plan) for episode in episodes for still in episode.stills]
     shown = pick_episodes(episodes)
     marks = [(name, value) for name, value in summary['latency_ms'].items() if value is not None]
@@ -73,8 +75,8 @@ def _resource(name: str, package: str = __package__) -> str:
     return resources.files(package).joinpath(name).read_text(encoding='utf-8')
 
 
-def _percent(rate: float | None) -> str:
-    return '-' if rate is None else f'{100 * rate:.0f}'
+def _bound(share: float) -> str:
+    return f'{100 * share:.0f}'
 
 
 def _bars(summary: Mapping) -> list[dict]:

@@ -8,6 +8,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from vla_policy_node.evaluation.statistics import percent_text
 from vla_policy_node.evaluation.summary import FLOOR_NAMES
 
 # Column heads that let the table fit into 80 characters.
@@ -21,7 +22,7 @@ def rate_text(entry: Mapping) -> str:
     if not entry or not entry['episodes']:
         return '-'
     low, high = entry['interval_95']
-    return (f"{entry['success']}/{entry['episodes']}  {100 * entry['rate']:.0f} %"
+    return (f"{entry['success']}/{entry['episodes']}  {percent_text(entry['rate'])} %"
             f' [{100 * low:.0f}, {100 * high:.0f}]')
 
 
@@ -33,7 +34,7 @@ def number(value: float | None, unit: str, digits: int = 0) -> str:
 def success_table(summary: Mapping) -> Table:
     """Return success per task of the policy beside the floors."""
     floors = {name: summary['floors'][name] for name in FLOOR_NAMES if name in summary['floors']}
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, padding=0)
     table.add_column('task', no_wrap=True)
     table.add_column('policy, live\n[95 % interval]', style='bold', no_wrap=True)
     for name in floors:
