@@ -324,7 +324,9 @@ def test_rule_5_a_chunk_observed_before_the_stop_is_refused():
     seen_s = bench.ros_s
     bench.run(0.1)
     bench.controller.stop('cancelled')
-    assert reason_of(bench.send(observation_stamp_s=seen_s)) is Reason.BEFORE_STOP
+    refused = bench.send(observation_stamp_s=seen_s)
+    assert reason_of(refused) is Reason.BEFORE_STOP
+    assert 'found one from 0.1000 s before it' in refused.message
     bench.run(0.02)
     assert bench.send() is None
 

@@ -145,8 +145,8 @@ class ChunkGate:
         if chunk.observation_stamp_s < self._not_before_s:
             return Rejection(
                 reason=Reason.BEFORE_STOP,
-                message='expected an observation made after the last stop or enabling at '
-                        f'{self._not_before_s:.3f} s, found {chunk.observation_stamp_s:.3f} s')
+                message='expected an observation made after the last stop or enabling, found one '
+                        f'from {self._not_before_s - chunk.observation_stamp_s:.4f} s before it')
         return None
 
 
