@@ -248,6 +248,22 @@ def test_a_png_that_announces_an_absurd_size_is_refused_before_decoding():
         to_rgb(SimpleNamespace(format='png', data=bytes(data)))
 
 
+def test_a_jpeg_with_too_little_data_for_its_size_is_refused_before_decoding():
+    data = bytearray(compressed('.jpg', np.zeros((8, 8, 3), np.uint8)).data)
+    size_at = data.index(b'\xff\xc0') + 5
+    data[size_at:size_at + 4] = bytes.fromhex('10004000')
+    with pytest.raises(ImageError, match='at least 131072 bytes .* width 16384, height 4096'):
+        to_rgb(SimpleNamespace(format='jpeg', data=bytes(data)))
+
+
+@pytest.mark.parametrize('progressive', [0, 1])
+def test_a_jpeg_of_a_covered_lens_is_a_picture_however_small(progressive):
+    _, data = cv2.imencode('.jpg', np.zeros((1080, 1920, 3), np.uint8), [
+        cv2.IMWRITE_JPEG_OPTIMIZE, 1, cv2.IMWRITE_JPEG_PROGRESSIVE, progressive])
+    rgb = to_rgb(SimpleNamespace(format='jpeg', data=data.tobytes()))
+    assert rgb.shape == (1080, 1920, 3) and not rgb.any()
+
+
 @pytest.mark.parametrize(('changes', 'message'), [
     ({'encoding': '32FC1'}, "expected an encoding of rgb8, .*, found '32FC1'"),
     ({'encoding': ''}, "found ''"),

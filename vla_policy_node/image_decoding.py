@@ -105,7 +105,8 @@ def decode_compressed(data: np.ndarray, image_format: str) -> np.ndarray:
     environments, because the two libraries differ: grey images are refused by both, EXIF
     orientation is followed by one. Here grey becomes RGB, transparency is dropped, 16 bits become
     8, and EXIF orientation is ignored, so that pixels stay as the camera sent them.
-    Raises ImageError for other kinds, truncated data and absurd sizes, before decoding.
+    Raises ImageError for other kinds, truncated data, absurd sizes and those that the data of a
+    JPEG cannot fill, before decoding.
     """
     raw = data.tobytes()
     if 'compressedDepth' in image_format:
@@ -124,7 +125,22 @@ def decode_compressed(data: np.ndarray, image_format: str) -> np.ndarray:
         raise ImageError(f'expected complete {image_format[:64]!r} data, found {len(raw)} bytes '
                          'without an end marker or size: truncated')
     check_size(*size)
+    if raw.startswith(_JPEG_START):
+        _check_jpeg_amount(len(raw), size)
     return _decode(data, size)
+
+
+def _check_jpeg_amount(length: int, size: tuple[int, int]) -> None:
+    """Refuse less data than one bit for each block of 8 x 8 pixels, the least of a whole picture.
+
+    OpenCV would fill what is missing with grey, for 64 megapixels in 2 s.
+    """
+    height, width = size
+    least = -(-height // 8) * -(-width // 8) // 8
+    if length < least:
+        raise ImageError(f'expected at least {least} bytes of JPEG data for width {width}, height'
+                         f' {height}, found {length}: truncated, or another size than its header'
+                         ' says')
 
 
 def _decode(data: np.ndarray, size: tuple[int, int]) -> np.ndarray:
