@@ -1,8 +1,10 @@
 """Settings that every test needs before the first node or renderer is made."""
 
 from collections.abc import Iterator
+import ctypes
 import os
 import tempfile
+import threading
 
 import pytest
 
@@ -14,17 +16,27 @@ from vla_policy_node.evaluation.supervisor import reserve_domain_id
 _DOMAIN, _RESERVATION = reserve_domain_id()
 os.environ['ROS_DOMAIN_ID'] = str(_DOMAIN)
 os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
-_SCHEDULING = os.sched_getscheduler(0)
 _LOGS = os.path.join(tempfile.gettempdir(), 'vla_policy_node_tests')
 os.environ.setdefault('ROS_LOG_DIR', _LOGS)
 os.environ.update(dds_environment())
+
+
+def scheduling() -> tuple[int, int]:
+    """Return this thread's policy by the kernel and by the C library, which DDS asks."""
+    noted, priority = ctypes.c_int(), ctypes.c_int()
+    ctypes.CDLL(None).pthread_getschedparam(
+        ctypes.c_ulong(threading.get_ident()), ctypes.byref(noted), ctypes.byref(priority))
+    return os.sched_getscheduler(0), noted.value
+
+
+_SCHEDULING = scheduling()
 
 
 @pytest.fixture(autouse=True)
 def ordinary_scheduling() -> Iterator[None]:
     """Let no test leave a real-time priority behind, which starves those after it."""
     yield
-    assert os.sched_getscheduler(0) == _SCHEDULING, 'expected the scheduling of the start'
+    assert scheduling() == _SCHEDULING, 'expected the scheduling of the start'
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -8,10 +8,12 @@ from collections.abc import Iterator
 from collections.abc import Mapping
 from contextlib import contextmanager
 from contextlib import suppress
+import ctypes
 from dataclasses import dataclass
 from fractions import Fraction
 import os
 from pathlib import Path
+import threading
 from typing import Any
 
 import av
@@ -130,6 +132,11 @@ def scheduling_kept() -> Iterator[None]:
     try:
         yield
     finally:
+        # The C library notes what it was told of this thread, and passes it on to threads that
+        # this one starts: those of Fast DDS look it up and put themselves there.
+        ctypes.CDLL(None).pthread_setschedparam(
+            ctypes.c_ulong(threading.get_ident()), policy,
+            ctypes.byref(ctypes.c_int(parameters.sched_priority)))
         for thread in Path('/proc/self/task').iterdir():
             # One that ended since it was listed needs nothing.
             with suppress(ProcessLookupError):
