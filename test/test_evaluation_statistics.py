@@ -5,10 +5,10 @@ import pytest
 from vla_policy_node.evaluation.episodes import outcomes_by_verb
 from vla_policy_node.evaluation.episodes import plan_episodes
 from vla_policy_node.evaluation.episodes import tasks_of
-from vla_policy_node.evaluation.statistics import percent_text
 from vla_policy_node.evaluation.statistics import percentile
 from vla_policy_node.evaluation.statistics import percentiles
 from vla_policy_node.evaluation.statistics import success_entry
+from vla_policy_node.statistics import percent_text
 from vla_policy_node.statistics import wilson_interval
 
 

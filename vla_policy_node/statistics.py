@@ -1,4 +1,4 @@
-"""Numbers that every report needs: intervals of success rates, round steps of axes."""
+"""Numbers that every report needs: success rates with intervals, round steps of axes."""
 
 import math
 
@@ -34,3 +34,20 @@ def nice_step(span: float, wanted: int) -> float:
     raw = span / wanted
     power = 10.0 ** math.floor(math.log10(raw))
     return next(step * power for step in (1, 2, 5, 10) if step * power >= raw)
+
+
+def percent_text(share: float | None) -> str:
+    """
+    Return '58' of a share of 0 to 1 in percent; a dash for None.
+
+    399 of 400 are not '100': there are decimals, three at most, where whole numbers would say
+    that of a share that is neither none nor all.
+    """
+    if share is None:
+        return '-'
+    value = round(100 * share, 3)
+    for digits in range(4):
+        text = f'{value:.{digits}f}'
+        if value in (0.0, 100.0) or float(text) not in (0.0, 100.0):
+            break
+    return text

@@ -12,9 +12,9 @@ from vla_policy_node.evaluation import charts
 from vla_policy_node.evaluation.episodes import EpisodeResult
 from vla_policy_node.evaluation.episodes import Still
 from vla_policy_node.evaluation.plans import read_plan
-from vla_policy_node.evaluation.statistics import percent_text
 from vla_policy_node.evaluation.summary import FLOOR_NAMES
 from vla_policy_node.evaluation.table import number
+from vla_policy_node.statistics import percent_text
 
 # What the page shows: film strips of hundreds of episodes would make it many megabytes.
 EPISODES_WITH_FILM = 48

@@ -33,20 +33,3 @@ def success_entry(outcomes: Sequence[bool]) -> dict[str, object]:
         'rate': successes / len(outcomes) if outcomes else None,
         'interval_95': list(wilson_interval(successes, len(outcomes))),
     }
-
-
-def percent_text(share: float | None) -> str:
-    """
-    Return '58' of a share of 0 to 1 in percent; a dash for None.
-
-    399 of 400 are not '100': there are decimals, three at most, where whole numbers would say
-    that of a share that is neither none nor all.
-    """
-    if share is None:
-        return '-'
-    value = round(100 * share, 3)
-    for digits in range(4):
-        text = f'{value:.{digits}f}'
-        if value in (0.0, 100.0) or float(text) not in (0.0, 100.0):
-            break
-    return text

@@ -8,8 +8,8 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from vla_policy_node.evaluation.statistics import percent_text
 from vla_policy_node.evaluation.summary import FLOOR_NAMES
+from vla_policy_node.statistics import percent_text
 
 # Column heads that let the table fit into 80 characters.
 _SHORT = {'wrong_instruction': 'wrong\ninstr.', 'policy_lock_step': 'lock-\nstep'}

@@ -25,6 +25,7 @@ from pydantic import ConfigDict
 from pydantic import model_validator
 from pydantic import ValidationError
 
+from vla_policy_node.statistics import percent_text
 from vla_policy_node.statistics import wilson_interval
 from vla_policy_node.training import report_charts
 from vla_policy_node.training.charts import number_text
@@ -194,7 +195,7 @@ def _headline(history: History, drives: Sequence[Mapping[str, Any]]) -> tuple[st
         low, high = total['interval_95']
         where = '' if drives[-1]['name'] == CLOSED_LOOP else f", {drives[-1]['name']}"
         return (f"{total['success']} of {total['episodes']}",
-                f"episodes succeeded in the closed loop{where}, {100 * total['rate']:.0f} %"
+                f"episodes succeeded in the closed loop{where}, {percent_text(total['rate'])} %"
                 f' (95 % interval {100 * low:.0f}–{100 * high:.0f} %)')
     accuracy = values(history.curve('validation', 'token_accuracy', 'all'))
     if accuracy:
